@@ -16,8 +16,8 @@ class MLPPolicy(Policy):
     The first layer is linear in [x, one-hot state], so its part in x is computed once per
     observation by `encode`. P_F and P_B are heads on the same hidden layers. log F(s; x) has layers
     of its own: its large values, learned first, would drown what P_F needs of shared ones (on
-    `hmm-small` detailed balance came half as near to the posterior in the same time). All outputs
-    start at zero: P_F and P_B uniform over legal actions, log Z(x) = log F(s; x) = 0.
+    `hmm-small` detailed balance then ends twice as far from the posterior in the same time). All
+    outputs start at zero: P_F and P_B uniform over legal actions, log Z(x) = log F(s; x) = 0.
     """
 
     def __init__(self, env: LatentEnv, x_size: int, hidden: int = 64, layers: int = 1) -> None:

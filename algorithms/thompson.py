@@ -10,7 +10,7 @@ from algorithms.backward_policy import default_backward_policy
 from algorithms.exploration import Exploration, TrainingStep
 from algorithms.policy import CachedDecoding, Memory, Policy, supports
 from algorithms.rollout import rollout, score
-from algorithms.trajectory_batch import TrajectoryBatch, concatenate
+from algorithms.trajectory_batch import TrajectoryBatch, concatenate, select
 from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
 
@@ -97,7 +97,7 @@ class Thompson(Exploration):
         objective = VarGrad(default_backward_policy(step.env))
         optimizer.zero_grad()
         for head in heads:
-            lesson = pick(batch, bootstrapped(batch, self.bootstrap, step.generator))
+            lesson = select(batch, bootstrapped(batch, self.bootstrap, step.generator))
             if len(lesson):
                 score(step.env, head, lesson)
                 objective.loss(step.env, head, lesson).loss.backward()
@@ -240,17 +240,3 @@ def bootstrapped(
     included = chance < probability
     number = torch.bincount(batch.rows[included], minlength=len(batch.x))
     return included & (number > 1)[batch.rows]
-
-
-def pick(batch: TrajectoryBatch, chosen: Tensor) -> TrajectoryBatch:
-    """Takes some trajectories, bool `[N]`, and their log reward, but not their scores."""
-    return TrajectoryBatch(
-        x=batch.x,
-        rows=batch.rows[chosen],
-        context=batch.context[chosen],
-        states=batch.states[:, chosen],
-        actions=batch.actions[:, chosen],
-        lengths=batch.lengths[chosen],
-        log_reward=None if batch.log_reward is None else batch.log_reward[chosen],
-        reward_version=batch.reward_version,
-    )

@@ -1,5 +1,6 @@
 """The one native type for trajectories."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,33 @@ class TrajectoryBatch:
             self.log_reward = reward(self.x[self.rows], self.z)
             self.reward_version = reward.version
         return self.log_reward
+
+
+def select(batch: TrajectoryBatch, which: Tensor | Sequence[int]) -> TrajectoryBatch:
+    """Takes some of a batch's trajectories, on the same graph.
+
+    Args:
+        batch: The trajectories.
+        which: bool `[N]`, or the numbers of those to take, in their order.
+
+    Returns:
+        A batch with the same x and memory.
+    """
+
+    def of(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[which]
+
+    return dataclasses.replace(
+        batch,
+        rows=batch.rows[which],
+        context=batch.context[which],
+        states=batch.states[:, which],
+        actions=batch.actions[:, which],
+        lengths=batch.lengths[which],
+        log_pf=None if batch.log_pf is None else batch.log_pf[:, which],
+        log_pf_exit=of(batch.log_pf_exit),
+        log_reward=of(batch.log_reward),
+    )
 
 
 def concatenate(batches: Sequence[TrajectoryBatch]) -> TrajectoryBatch:

@@ -9,6 +9,11 @@ from typing import Any
 from gfn_envs.errors import unknown_name
 
 
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """Makes an option: a dataclass field that the command line can explain."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
 def add_arguments(parser: argparse._ActionsContainer, options_type: type) -> None:
     """Adds one argument for each field, with its help, choices and default.
 

@@ -1,9 +1,10 @@
 """The settings of the hierarchical-mixture task, and its presets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.options import option
 from benchmarks.task import Cell
 
 POSITIVE = (
@@ -13,11 +14,6 @@ POSITIVE = (
 """Options that must be at least 1."""
 
 METHODS = ("exact-em", "annealed-em", "mean-field-em", "monte-carlo-em", "gflownet-em")
-
-
-def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """Makes an option: a dataclass field that the command line can explain."""
-    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Options:
     batch_size: int = option(256, "observations an E-update; 0: all")
     samples_per_x: int = option(4, "trajectories for each observation of an E-update")
     loss_bound: tuple[float, ...] = option(
-        (0.0,), "E-step until the average loss is below this: first and last value; 0: to the end"
+        (0.0,), "E-step until the average loss is below this: first and last value; 0: no bound"
     )
     e_updates: int = option(20, "E-updates in an E-step, or the most where --loss-bound is not 0")
     beta: float = option(

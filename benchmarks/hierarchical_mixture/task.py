@@ -20,13 +20,11 @@ from algorithms.exploration import EpsilonUniform
 from algorithms.gflownet_e_step import GFlowNetEStep
 from algorithms.m_step import ClosedForm, GradientAscent, MStep
 from algorithms.mlp_policy import MLPPolicy
-from algorithms.objective import Objective
+from algorithms.objectives import objectives
 from algorithms.policy_distribution import policy_log_probs
 from algorithms.residual_loss import Huber, Squared
 from algorithms.schedule import Exponential, Linear, Schedule
 from algorithms.tempered_reward import TemperedReward
-from algorithms.trajectory_balance import TrajectoryBalance
-from algorithms.vargrad import VarGrad
 from benchmarks.hierarchical_mixture import report, sweep
 from benchmarks.hierarchical_mixture.sweep import MethodCell, Options
 from benchmarks.provenance import derive_seed
@@ -41,7 +39,6 @@ BACKWARD_POLICIES: dict[str, type[BackwardPolicy]] = {
     "uniform-trajectories": UniformTrajectories,
     "learned": LearnedBackward,
 }
-OBJECTIVES: dict[str, type[Objective]] = {"vargrad": VarGrad, "tb": TrajectoryBalance}
 
 
 class HierarchicalMixture(Task):
@@ -214,7 +211,7 @@ class HierarchicalMixture(Task):
         return GFlowNetEStep(
             model,
             policy,
-            OBJECTIVES[options.objective](backward, residual_loss),
+            objectives.make(options.objective, backward, residual_loss),
             exploration=TemperedReward(
                 EpsilonUniform(options.epsilon), self._beta(), per_m_step=True
             ),

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from algorithms.exploration import EpsilonUniform, Exploration, TrainingStep
 from algorithms.gflownet_e_step import GFlowNetEStep
-from algorithms.mlp_policy import MLPPolicy
 from algorithms.objective import LossOutput, Objective
 from algorithms.policy import Policy
 from algorithms.replay import Replay
@@ -22,11 +21,12 @@ from algorithms.schedule import Constant
 from algorithms.trajectory_batch import TrajectoryBatch
 from algorithms.vargrad import VarGrad
 from benchmarks.posterior.curves import train_posterior
+from benchmarks.posterior.training import NUM_X, SAMPLES_PER_X, make_data, make_policy
 from gfn_envs.latent_env import LatentEnv
 from lvms.model import LatentVariableModel
-from lvms.models import models, observations
+from lvms.models import models
 
-NUM_X, SAMPLES_PER_X, M_STEPS = 32, 16, 10
+M_STEPS = 10
 LEARNING_RATE = 3e-3
 
 
@@ -83,11 +83,8 @@ def final_total_variation(
         seed: Of everything random.
         later: A model whose parameters are reached in equal M-steps over the first half.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        policy = MLPPolicy(model.env, x_size=x[0].numel(), hidden=128, layers=2)
     e_step = GFlowNetEStep(
-        model, policy, objective, exploration=exploration, batch_size=NUM_X,
+        model, make_policy(model, x, seed), objective, exploration=exploration, batch_size=NUM_X,
         samples_per_x=SAMPLES_PER_X, learning_rate=LEARNING_RATE,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
@@ -117,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     rows = []
     for task in tqdm(options.tasks, unit="task"):
-        x = observations(models.make(task), NUM_X)
+        x = make_data(task)
         structures = models.make(task).env.enumerate(torch.zeros(0, dtype=torch.int64))
         later = models.make(task, seed=1)
         new = EpsilonUniform(0.05)

@@ -17,7 +17,7 @@ from algorithms.objectives import objectives
 from algorithms.schedule import Constant
 from benchmarks.posterior.controls import controls, run_control
 from benchmarks.posterior.curves import train_posterior
-from benchmarks.posterior.training import LEARNING_RATE, make_data, make_e_step
+from benchmarks.posterior.training import FAST_SHARE, LEARNING_RATE, make_data, make_e_step
 from benchmarks.provenance import derive_seed, git_commit, machine, versions
 from gfn_envs.errors import UserError
 from lvms.models import models
@@ -53,9 +53,9 @@ def compare(
     """
     x = make_data(task)
     e_step = make_e_step(task, objective, exploration, x, seed, learning_rate)
-    fast = train_posterior(e_step, x, names=(), every=20, cpu_seconds=seconds * 2 / 3)
+    fast = train_posterior(e_step, x, names=(), every=20, cpu_seconds=seconds * FAST_SHARE)
     e_step.learning_rate = Constant(learning_rate / 10)
-    slow = train_posterior(e_step, x, names=(), every=20, cpu_seconds=seconds / 3)
+    slow = train_posterior(e_step, x, names=(), every=20, cpu_seconds=seconds * (1 - FAST_SHARE))
     final = train_posterior(e_step, x, names=METRICS, every=1, updates=0)[-1]
     return {
         "task": task,

@@ -7,9 +7,7 @@ from torch import Tensor
 from algorithms.gflownet_e_step import GFlowNetEStep
 from algorithms.learner import Learner
 from algorithms.schedule import Constant
-
-FAST_SHARE = 2 / 3
-"""The share of the updates before the learning rate falls to a tenth."""
+from benchmarks.posterior.training import FAST_SHARE
 
 
 class PosteriorLearner(Learner):

@@ -1,9 +1,10 @@
 """The settings of the posterior suite: which grid it covers, and for how long it trains."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.options import option
 from benchmarks.posterior.training import LEARNING_RATE
 from benchmarks.task import Cell
 
@@ -33,11 +34,6 @@ class PosteriorCell(Cell):
     def title(self) -> str:
         """What people are shown; see `Cell.title`."""
         return f"{self.task}, {self.objective}, {self.exploration}, seed {self.seed}"
-
-
-def option(default: Any, help: str) -> Any:
-    """Makes an option: a dataclass field that the command line can explain."""
-    return field(default=default, metadata={"help": help, "choices": None})
 
 
 @dataclass(frozen=True)

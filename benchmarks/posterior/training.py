@@ -20,6 +20,9 @@ NUM_X, SAMPLES_PER_X = 32, 16
 LEARNING_RATE = 1e-2
 """Adam's, to begin with."""
 
+FAST_SHARE = 2 / 3
+"""The share of a training before the learning rate falls to a tenth."""
+
 
 def make_data(task: str) -> Tensor:
     """Draws the observations that a comparison on a registered model trains on, `[NUM_X, ...]`."""
@@ -52,12 +55,9 @@ def make_e_step(
     """
     model = models.make(task)
     generator = torch.Generator().manual_seed(derive_seed(seed, task, objective, exploration))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
-        policy = MLPPolicy(model.env, x_size=x[0].numel(), hidden=128, layers=2)
     return GFlowNetEStep(
         model,
-        policy,
+        make_policy(model, x, generator.initial_seed()),
         make_objective(objective, model),
         exploration=explorations.make(exploration),
         alternation=FixedUpdates(1),
@@ -66,6 +66,13 @@ def make_e_step(
         learning_rate=learning_rate,
         generator=generator,
     )
+
+
+def make_policy(model: LatentVariableModel, x: Tensor, seed: int) -> MLPPolicy:
+    """Makes the policy of every comparison for observations x `[B, ...]`, from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MLPPolicy(model.env, x_size=x[0].numel(), hidden=128, layers=2)
 
 
 def make_objective(name: str, model: LatentVariableModel) -> Objective:

@@ -10,7 +10,8 @@ from algorithms.mlp_policy import MLPPolicy
 from algorithms.policy import CachedDecoding
 from algorithms.policy_distribution import policy_log_probs
 from algorithms.rollout import rollout, score
-from algorithms.thompson import Thompson, bootstrapped, initialise, make_head, pick
+from algorithms.thompson import Thompson, bootstrapped, initialise, make_head
+from algorithms.trajectory_batch import select
 from algorithms.vargrad import VarGrad
 from gfn_envs import FactoredCategorical, UserError
 from tests.algorithms.exploration_cases import (
@@ -158,7 +159,7 @@ def test_a_head_takes_one_step_down_its_own_loss(env):
     batch = exploration.sample(step)
     for head, gradients, kept in zip(exploration.heads, seen, before, strict=True):
         head.zero_grad()
-        lesson = score(env, head, pick(batch, torch.ones(len(batch), dtype=torch.bool)))
+        lesson = score(env, head, select(batch, torch.ones(len(batch), dtype=torch.bool)))
         VarGrad(step.backward).loss(env, head, lesson).loss.backward()
         for name, parameter in head.named_parameters():
             assert torch.equal(parameter, kept[name])
@@ -235,11 +236,11 @@ def test_heads_of_a_policy_with_cached_decoding_have_it_too():
     x, rows = torch.eye(2), torch.arange(2).repeat_interleave(20)
     batch = rollout(env, head, x, rows=rows, generator=generator())
     assert batch.log_pf.std() > 0.01
-    again = score(env, head, pick(batch, torch.ones(40, dtype=torch.bool)))
+    again = score(env, head, select(batch, torch.ones(40, dtype=torch.bool)))
     torch.testing.assert_close(again.log_pf, batch.log_pf)
     # As without the cache.
     head.__class__ = type(make_head(random_policy(ENVS["any"]), 1.0))
-    plain = score(env, head, pick(batch, torch.ones(40, dtype=torch.bool)))
+    plain = score(env, head, select(batch, torch.ones(40, dtype=torch.bool)))
     torch.testing.assert_close(plain.log_pf, batch.log_pf)
 
 

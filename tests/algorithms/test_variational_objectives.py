@@ -21,6 +21,7 @@ from algorithms.reverse_kl import ReverseKL
 from algorithms.reweighted_wake import ReweightedWake
 from algorithms.rollout import backward_rollout, rollout, score
 from algorithms.schedule import Constant
+from algorithms.trajectory_batch import select
 from algorithms.vargrad import VarGrad
 from gfn_envs import FactoredCategorical, UserError
 from lvms import EnumeratedPosterior, LVMReward
@@ -30,7 +31,6 @@ from tests.algorithms.trajectories import (
     expected_loss_of_pairs,
     generator,
     gradients,
-    pick,
     table_batch,
 )
 from tests.envs import Sequences
@@ -113,7 +113,7 @@ def test_forward_kl_has_the_exact_gradient_on_every_structure(env_name):
     drawn = torch.multinomial(target, 200_000, replacement=True, generator=generator())
     share = torch.bincount(drawn, minlength=len(batch)) / len(drawn)
     loss = sum(
-        share[i] * ForwardKL().loss(env, policy, pick(batch, [i])).loss for i in range(len(batch))
+        share[i] * ForwardKL().loss(env, policy, select(batch, [i])).loss for i in range(len(batch))
     )
     entropy = -(target * target.log()).sum()
     assert_close(loss - entropy, divergence, atol=0.02, rtol=0)
@@ -162,7 +162,7 @@ def test_many_trajectories_make_reweighted_wake_the_forward_kl(env_name):
     nn.init.normal_(policy.forward_head.weight, std=0.1)  # no trajectory so rare as to round badly
     every = every_trajectory(model, policy, 0)
     times = (every.total_log_pf().exp() * 200_000).round().long()
-    batch = pick(every, torch.arange(len(every)).repeat_interleave(times))
+    batch = select(every, torch.arange(len(every)).repeat_interleave(times))
     found = gradients(policy, ReweightedWake().loss(env, policy, batch).loss)
     weight = log_joint_of_paths(env, policy, every, UniformActions()).softmax(0)
     expected = gradients(policy, -(weight * every.total_log_pf()).sum())
@@ -190,7 +190,7 @@ def test_gradients_vanish_at_the_exact_posterior(env_name, uniform_over):
     assert gradients(policy, wake)["shift"].abs().max() < 1e-5
     share = log_joint_of_paths(env, policy, batch, backward).softmax(0).detach()
     sleep = sum(
-        share[i] * ForwardKL(backward).loss(env, policy, pick(batch, [i])).loss
+        share[i] * ForwardKL(backward).loss(env, policy, select(batch, [i])).loss
         for i in range(len(batch))
     )
     assert gradients(policy, sleep)["shift"].abs().max() < 1e-5
@@ -210,7 +210,7 @@ def test_the_divergences_are_larger_away_from_the_posterior(env_name):
         reverse = expected_loss_of_pairs(ReverseKL(), env, policy, batch)
         share = log_joint_of_paths(env, policy, batch, UniformActions()).softmax(0)
         losses = torch.stack(
-            [ForwardKL().loss(env, policy, pick(batch, [i])).loss for i in range(len(batch))]
+            [ForwardKL().loss(env, policy, select(batch, [i])).loss for i in range(len(batch))]
         )
         return torch.stack([reverse, (share * losses).sum()]).detach()
 

@@ -1,10 +1,9 @@
 """Trajectories of tiny environments, drawn or all of them, and gradients of losses on them."""
 
-import dataclasses
-
 import torch
 
 from algorithms.rollout import replay, rollout, score
+from algorithms.trajectory_batch import select
 from lvms import LVMReward
 from tests.envs import action_sequences
 
@@ -50,27 +49,11 @@ def every_trajectory(model, policy, which_x):
     return score(env, policy, batch)
 
 
-def pick(batch, which):
-    """Takes some of the trajectories of a batch, on the same graph."""
-    exits = batch.log_pf_exit
-    return dataclasses.replace(
-        batch,
-        rows=batch.rows[which],
-        context=batch.context[which],
-        states=batch.states[:, which],
-        actions=batch.actions[:, which],
-        lengths=batch.lengths[which],
-        log_pf=batch.log_pf[:, which],
-        log_pf_exit=None if exits is None else exits[which],
-        log_reward=batch.log_reward[which],
-    )
-
-
 def expected_loss_of_pairs(objective, env, policy, batch):
     """Averages an objective exactly over pairs of trajectories drawn from the policy."""
     probability = batch.total_log_pf().detach().exp()
     return sum(
-        probability[i] * probability[j] * objective.loss(env, policy, pick(batch, [i, j])).loss
+        probability[i] * probability[j] * objective.loss(env, policy, select(batch, [i, j])).loss
         for i in range(len(batch))
         for j in range(len(batch))
     )
