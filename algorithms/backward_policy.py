@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from algorithms.log_softmax import log_softmax
 from algorithms.policy import HasBackwardPolicy, Memory, Policy
+from algorithms.softmax import log_softmax
 from algorithms.trajectory_batch import TrajectoryBatch
 from gfn_envs.backward_walk import walk_backward
 from gfn_envs.errors import UserError

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from algorithms.backward_policy import BackwardPolicy, default_backward_policy
-from algorithms.log_softmax import log_softmax
 from algorithms.policy import CachedDecoding, Memory, Policy, supports
+from algorithms.softmax import log_softmax, softmax
 from algorithms.trajectory_batch import TrajectoryBatch
 from gfn_envs.latent_env import LatentEnv
 
@@ -95,7 +95,7 @@ def _sample(
     carry, choice = None, rows  # of no meaning before the first step
     state = env.initial_states(num)
     active = None if same_length else torch.ones(num, dtype=torch.bool, device=x.device)
-    states, choices, moves, log_chosen = [state], [], [], []
+    states, choices, moves, scored = [state], [], [], []
     for t, uniform in enumerate(uniforms.unbind(0)):
         if steps is not None and not same_length:
             active = t < steps
@@ -108,17 +108,13 @@ def _sample(
             logits = policy.logits(state, memory, rows)
         masked = mask_illegal(env, logits, state, context, exit_forced, active)
         if keep_log_pf:
-            log_prob = log_softmax(masked)
-            probability = log_prob.detach().exp()
-        else:
-            probability = masked.softmax(-1)
+            scored.append(masked)
+            masked = masked.detach()
+        probability = softmax(masked)
         if epsilon > 0.0 or temperature != 1.0:
-            probability = _explore(masked.detach(), probability, epsilon, temperature)
-        drawn = _draw(probability, uniform)
-        choice = drawn.squeeze(1)
+            probability = _explore(masked, probability, epsilon, temperature)
+        choice = _draw(probability, uniform)
         choices.append(choice)
-        if keep_log_pf:
-            log_chosen.append(log_prob.gather(1, drawn).squeeze(1))
         if active is not None and not exit_forced:
             active = active & (choice != env.num_actions)
             if not active.any():
@@ -131,14 +127,19 @@ def _sample(
         states.append(following)
         state = following
 
+    actions = torch.stack(choices) if choices else rows.new_empty(0, num)
+    log_pf = torch.zeros(0, num, device=x.device)
+    if scored:  # all steps at once: a step in the loop costs few operations
+        log_prob = log_softmax(torch.cat(scored))
+        log_pf = log_prob.gather(1, actions.view(-1, 1)).view(actions.shape)
     batch = TrajectoryBatch(
         x=x,
         rows=rows,
         context=context,
         states=torch.stack(states),
-        actions=torch.stack(choices) if choices else rows.new_empty(0, num),
+        actions=actions,
         lengths=rows.new_zeros(num) if steps is None else steps,
-        log_pf=torch.stack(log_chosen) if log_chosen else torch.zeros(0, num, device=x.device),
+        log_pf=log_pf,
         memory=memory,
     )
     return batch if same_length else _pad(batch, moves, exit_forced)
@@ -367,8 +368,8 @@ def _explore(masked: Tensor, probability: Tensor, epsilon: float, temperature: f
 
 
 def _draw(probability: Tensor, uniform: Tensor) -> Tensor:
-    """Draws one action a row by inverse CDF, int64 `[N, 1]`; uniform is `[N, 1]`."""
+    """Draws one action a row by inverse CDF, int64 `[N]`; uniform is `[N, 1]`."""
     cumulative = probability.cumsum(-1).contiguous()
     drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
     # Only where training has diverged, and probabilities are no numbers, is it past the end.
-    return drawn.clamp_max_(probability.shape[-1] - 1)
+    return drawn.clamp_max_(probability.shape[-1] - 1).squeeze(1)
