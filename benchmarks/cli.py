@@ -195,23 +195,39 @@ def _run_task(spec: "TaskSpec", arguments: list[str]) -> int:
     parser.add_argument(
         "--workers", type=int, default=1, help="processes, one core each (default: 1)"
     )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="where workers run: on this machine, or on a Ray cluster, whose nodes must all see "
+        "the run's folder (default: local)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--address",
+        help="Ray cluster to run on (default: RAY_ADDRESS; without it, one is started here for "
+        "the run)",
+    )
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events too")
     add_arguments(parser.add_argument_group("options"), task_type.options_type)
     given = vars(parser.parse_args(arguments))
     out, resume, preset = given.pop("out"), given.pop("resume"), given.pop("preset", None)
     tensorboard, workers = given.pop("tensorboard"), given.pop("workers")
+    engine, address = given.pop("engine"), given.pop("address")
     if workers < 1:
         raise UserError("--workers must be at least 1.")
+    if address is not None and engine != "ray":
+        raise UserError("--address names a Ray cluster; give --engine ray too.")
     if resume is not None and (given or preset):
         raise UserError("--resume continues with the run's own options; give no others.")
 
     import torch
 
+    from benchmarks.ray_workers import require
     from benchmarks.runner import open_run, run_task, start_run, tensorboard_writer
 
     torch.set_num_threads(1)  # two threads on tensors this small are slower than one
     if tensorboard:
         tensorboard_writer()  # refuses before anything is written
+    if engine == "ray":
+        require(address)  # likewise
     if resume is not None:
         folder, task = open_run(name, resume)
     else:
@@ -223,8 +239,12 @@ def _run_task(spec: "TaskSpec", arguments: list[str]) -> int:
     resumption = f"{command} --resume {shlex.quote(str(folder.path))}"
     if workers > 1:
         resumption += f" --workers {workers}"
+    if engine != "local":
+        resumption += f" --engine {engine}"
+    if address is not None:
+        resumption += f" --address {shlex.quote(address)}"
     try:
-        table, files = run_task(task, folder, tensorboard, workers)
+        table, files = run_task(task, folder, tensorboard, workers, engine, address)
     except KeyboardInterrupt:
         return _fail(f"interrupted. Continue with: {resumption}")
     except OSError as error:

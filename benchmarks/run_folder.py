@@ -47,7 +47,8 @@ class RunFolder:
         """
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; name a new folder with --out.")
-        if path.exists() and any(path.iterdir()):
+        begun = ".config.json.new"  # all that there is of a run killed at its very start
+        if path.exists() and any(file.name != begun for file in path.iterdir()):
             raise UserError(
                 f"{path} is not empty. Name a new folder with --out, or continue the run in it "
                 f"with --resume {path}."
@@ -88,7 +89,8 @@ class RunFolder:
             UserError: If another process is still in it then.
         """
         deadline = time.monotonic() + patience
-        with (self.path / "config.json").open() as file:
+        # To be written to, though it is not: NFS locks no file that is only read.
+        with (self.path / "config.json").open("r+") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +133,13 @@ class RunFolder:
         return self.path / name
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Writes `checkpoint.pt` atomically: tensors and primitives only."""
+        """Writes `checkpoint.pt` atomically: tensors and primitives only.
+
+        The metrics that led to it are on disk before it, whatever happens to the machine.
+        """
+        metrics = self.path / "metrics.jsonl"
+        if metrics.is_file():
+            _flush(metrics)
         # By way of memory: on a full disk torch.save itself raises no OSError.
         content = io.BytesIO()
         torch.save(state, content)
@@ -196,8 +204,7 @@ class RunFolder:
         beside = self.path / f".{name}.new"
         try:
             yield beside
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
+            _flush(beside)
             beside.replace(self.path / name)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -208,3 +215,9 @@ def remove_unfinished(path: Path) -> None:
     """Deletes a cell's folder that has no `config.json`: nothing was computed there yet."""
     if path.is_dir() and not (path / "config.json").is_file():
         shutil.rmtree(path)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's content is on disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import math
 import resource
-import sys
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from algorithms.learner import Learner
 from benchmarks.provenance import git_commit, machine, versions
+from benchmarks.ray_workers import carry_out_on_ray
 from benchmarks.run_folder import RunFolder, remove_unfinished
+from benchmarks.sweep_bar import SweepBar
 from benchmarks.task import Cell, Task, find_task
 from benchmarks.workers import Done, Progress, Reporter, Stopped, carry_out
 from gfn_envs.errors import UserError
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
-
-SHOWN = 3
-"""So many metrics, the first ones, have room beside a progress bar."""
 
 SECONDS_BETWEEN_REPORTS = 0.1
 """A worker says no oftener how far it is, and notices no later that its parent is gone."""
@@ -101,7 +99,12 @@ def open_run(task_name: str, path: Path) -> tuple[RunFolder, Task]:
 
 
 def run_task(
-    task: Task, folder: RunFolder, tensorboard: bool = False, workers: int = 1
+    task: Task,
+    folder: RunFolder,
+    tensorboard: bool = False,
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
 ) -> tuple[str, list[Path]]:
     """Carries out every cell that is not finished, then reports.
 
@@ -112,25 +115,29 @@ def run_task(
         task: The task.
         folder: The run's folder.
         tensorboard: Whether to write every metric as TensorBoard events too.
-        workers: How many processes to carry cells out in; 1 does so in this one.
+        workers: How many processes to carry cells out in; 1 local one is this one.
+        engine: Where they are: "local", or "ray" for a Ray cluster.
+        address: Which Ray cluster; None starts one on this machine.
 
     Returns:
         A table to print, and the files to look at.
 
     Raises:
         UserError: If another process is in the folder, or a cell fails, training diverging say,
-            that the task cannot do without.
+            that the task cannot do without, or there is no Ray cluster at the address.
     """
     with folder.locked():
         cells = task.cells
         finished = [RunFolder(folder.path / cell.folder).finished for cell in cells]
         unfinished = [job for job, done in enumerate(finished) if not done]
-        with _SweepBar(task, sum(finished)) as bar:
-            if workers > 1 and unfinished:
+        with SweepBar(task, sum(finished)) as bar:
+            if unfinished and (workers > 1 or engine == "ray"):
                 name = folder.read_json("config.json")["task"]
-                failed = carry_out(
-                    _work, (name, folder.path, tensorboard), unfinished, workers, bar
-                )
+                path, carry_out_cells = folder.path, carry_out
+                if engine == "ray":
+                    path = path.absolute()  # elsewhere there is another current folder
+                    carry_out_cells = functools.partial(carry_out_on_ray, address=address)
+                failed = carry_out_cells(_work, (name, path, tensorboard), unfinished, workers, bar)
             else:
                 failed = _carry_out_here(task, folder, unfinished, bar, tensorboard)
         failures = {cells[job]: reason for job, reason in sorted(failed.items())}
@@ -146,39 +153,8 @@ def run_task(
     return table, files
 
 
-class _SweepBar:
-    """One progress bar for all cells, with the time left and a line for whatever goes wrong."""
-
-    def __init__(self, task: Task, finished: int) -> None:
-        """Takes the task and how many of its cells are finished."""
-        self._cells = task.cells
-        self._updates = [0] * len(self._cells)
-        self._bar = tqdm(
-            total=len(self._cells) * task.num_updates, initial=finished * task.num_updates,
-            unit="update", smoothing=0.05, dynamic_ncols=True,
-        )  # fmt: skip
-
-    def __enter__(self) -> "_SweepBar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, job: int, updates: int, metrics: dict[str, float]) -> None:
-        """Shows how far a cell is; see `Display.show`."""
-        self._bar.set_description(self._cells[job].title, refresh=False)
-        shown = {name: f"{value:.4f}" for name, value in list(metrics.items())[:SHOWN]}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(updates - self._updates[job])  # less than 0 for one begun again
-        self._updates[job] = updates
-
-    def say(self, job: int, text: str) -> None:
-        """Adds a line about a cell above the bar; see `Display.say`."""
-        self._bar.write(f"{self._cells[job].title}: {text}", file=sys.stderr)
-
-
 def _carry_out_here(
-    task: Task, run: RunFolder, jobs: list[int], bar: _SweepBar, tensorboard: bool
+    task: Task, run: RunFolder, jobs: list[int], bar: SweepBar, tensorboard: bool
 ) -> dict[int, str]:
     """Carries out cells one after another in this process; see `carry_out`."""
     failures = {}
@@ -187,7 +163,7 @@ def _carry_out_here(
         failure = _attempt_cell(task, task.cells[job], run, show, tensorboard)
         if failure is not None:
             failures[job] = failure
-            bar.say(job, failure)
+            bar.fail(job, failure)
     return failures
 
 
@@ -204,6 +180,11 @@ def _work(connection: Connection, task_name: str, path: Path, tensorboard: bool)
             last_shown = time.monotonic()
 
     try:
+        if not path.is_dir():
+            raise UserError(
+                f"A worker on {socket.gethostname()} cannot see {path}; the run's folder must be "
+                "on a file system that all of its machines share."
+            )
         run, task = open_run(task_name, path)
         while True:
             cell = task.cells[parent.next_job()]

@@ -1,20 +1,21 @@
 """Worker processes that carry out numbered jobs, and may be killed at any moment."""
 
 import contextlib
+import functools
 import multiprocessing
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 MAX_DEATHS = 5
 """A job whose workers were killed so often is given up."""
 
-SECONDS_TO_LEAVE = 10.0
-"""A worker whose pipe is closed and that has not ended after this time is killed."""
+SECONDS_TO_END = 1.0
+"""How long a worker that is on its way out has until it is killed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,35 @@ class Display(Protocol):
     def say(self, job: int, text: str) -> None:
         """Adds a line about a job."""
 
+    def fail(self, job: int, reason: str) -> None:
+        """Counts a job that failed, and adds a line that says why."""
+
+
+class Worker(Protocol):
+    """A process that does jobs, as seen from where they are handed out.
+
+    Attributes:
+        job: What it is doing.
+    """
+
+    job: int
+
+    def give(self, job: int) -> None:
+        """Gives it a job; if it is dead, `receive` will tell."""
+
+    def receive(self) -> Progress | Done | Stopped | None:
+        """Receives what it sent, or None if it is dead."""
+
+    def stop(self) -> None:
+        """Ends it at once, whatever it is doing."""
+
+    @property
+    def end(self) -> str:
+        """How it died, in words."""
+
+
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
+
 
 def carry_out(
     target: Callable[..., None],
@@ -59,8 +89,8 @@ def carry_out(
     """Hands jobs to worker processes until all are done.
 
     A job whose worker is killed is given to a new worker, which goes on where the job's own
-    checkpoint is. Whatever ends this function ends the workers too, and workers whose parent was
-    killed find that out when they next report.
+    checkpoint is. Whatever ends this function kills the workers at once, and workers whose parent
+    was killed find that out when they next report.
 
     Args:
         target: What a worker process does, called with a `Connection` and the arguments: it
@@ -76,16 +106,43 @@ def carry_out(
     Raises:
         Exception: What a worker sent in `Stopped`.
     """
+    return hand_out(
+        functools.partial(_Process, target, arguments), _Process.ready, jobs, workers, display
+    )
+
+
+def hand_out(
+    start: Callable[[int], AnyWorker],
+    ready: Callable[[Sequence[AnyWorker]], Collection[AnyWorker]],
+    jobs: Sequence[int],
+    workers: int,
+    display: Display,
+) -> dict[int, str]:
+    """Does what `carry_out` says with workers of any kind.
+
+    Args:
+        start: Starts a worker with its first job.
+        ready: Waits until at least one of the workers has sent something or is dead, and returns
+            those.
+        jobs: Numbers of the jobs, in the order in which they are begun.
+        workers: How many workers at a time, at least 1.
+        display: What people see.
+
+    Returns:
+        Why each of the jobs that failed did so.
+
+    Raises:
+        Exception: What a worker sent in `Stopped`.
+    """
     waiting = deque(jobs)
     failures: dict[int, str] = {}
     deaths: Counter[int] = Counter()
-    pool: list[_Worker] = []
+    pool: list[AnyWorker] = []
     try:
         while waiting or pool:
             while waiting and len(pool) < workers:
-                pool.append(_Worker(target, arguments, waiting.popleft()))
-            ready = wait([worker.connection for worker in pool])
-            for worker in [worker for worker in pool if worker.connection in ready]:
+                pool.append(start(waiting.popleft()))
+            for worker in ready(pool):
                 job = worker.job
                 message = worker.receive()
                 if isinstance(message, Stopped):
@@ -109,18 +166,16 @@ def carry_out(
                     pool.remove(worker)
                 if message.failure is not None:
                     failures[job] = message.failure
-                    display.say(job, message.failure)
+                    display.fail(job, message.failure)
         return failures
     finally:
-        # No signal: a process that reports to a closed pipe ends where it does no harm.
-        for worker in pool:
-            worker.connection.close()
+        # At once, for a run folder takes no harm: half of a file never is in its place.
         for worker in pool:
             worker.stop()
 
 
-class _Worker:
-    """A worker process as its parent sees it.
+class _Process:
+    """A worker process on this machine as its parent sees it; see `Worker`.
 
     Attributes:
         job: What it is doing.
@@ -144,30 +199,35 @@ class _Worker:
         theirs.close()  # so that the pipe ends where the process does
         self.give(job)
 
+    @staticmethod
+    def ready(pool: Sequence["_Process"]) -> list["_Process"]:
+        """Waits until at least one has sent something or is dead; see `hand_out`."""
+        connections = wait([worker.connection for worker in pool])
+        return [worker for worker in pool if worker.connection in connections]
+
     def give(self, job: int) -> None:
-        """Gives it a job; if it is dead, `receive` will tell."""
+        """Gives it a job; see `Worker.give`."""
         self.job = job
         with contextlib.suppress(OSError):
             self.connection.send(job)
 
     def receive(self) -> Progress | Done | Stopped | None:
-        """Receives what it sent, or None if it is dead."""
+        """Receives what it sent; see `Worker.receive`."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
+            self.process.join(SECONDS_TO_END)  # so that `end` tells its own end, not ours
             return None
 
     def stop(self) -> None:
-        """Waits until it has ended; the closed pipe tells it to."""
+        """Kills it; see `Worker.stop`."""
+        self.process.kill()
+        self.process.join()
         self.connection.close()
-        self.process.join(SECONDS_TO_LEAVE)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
 
     @property
     def end(self) -> str:
-        """How the process ended, in words."""
+        """How it died, in words; see `Worker.end`."""
         code = self.process.exitcode or 0
         return f"was stopped by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 

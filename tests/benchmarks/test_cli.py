@@ -112,6 +112,8 @@ ONE = ("exact-em",)
         ("bench posterior --updates 0", "--updates must be at least 1"),
         ("bench posterior --every -1", "--every must be at least 1"),
         ("bench posterior --workers 0", "--workers must be at least 1"),
+        ("bench posterior --engine clouds", "--engine: invalid choice: 'clouds'"),
+        ("bench posterior --address here:6379", "names a Ray cluster; give --engine ray too"),
         ("bench posterior --learning-rate nan", "--learning-rate must be a positive number"),
         ("bench posterior --seed 3", "--seed 3. Did you mean --seeds?"),
         ("bench posterior --preset paper", "unrecognized arguments: --preset paper"),
@@ -123,6 +125,13 @@ ONE = ("exact-em",)
 )
 def test_wrong_words(refusal, tmp_path, words, message):
     assert message in refusal(*words.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_that_is_not_installed(refusal, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = refusal("bench", "posterior", "--engine", "ray")
+    assert "--engine ray needs the package ray: pip install 'gflownet-em[ray]'." in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,19 +1,9 @@
 """The posterior suite: however it is carried out and stopped, it ends with the same numbers."""
 
 import json
-import os
-import random
-import re
-import shlex
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from algorithms.explorations import explorations
@@ -22,68 +12,12 @@ from benchmarks.posterior.learner import PosteriorLearner
 from benchmarks.posterior.suite import METRICS, PosteriorSuite
 from benchmarks.posterior.sweep import Options
 from benchmarks.run_folder import RunFolder
-from benchmarks.runner import open_run, run_task, start_run
+from benchmarks.runner import run_task
 from gfn_envs import UserError
-from tests.benchmarks.runs import InjectedError, stop_after, stray_files, without_time
+from tests.benchmarks.runs import InjectedError, stop_after, without_time
+from tests.benchmarks.suites import GRID, numbers, resume, start, summaries
 
 pytestmark = pytest.mark.xdist_group("posterior_suite")  # they share undisturbed runs
-
-GRID = {
-    "tasks": ("mixture-tiny", "sbn-tiny"), "objectives": ("subtb", "reverse-kl"),
-    "explorations": ("on-policy", "replay"), "seeds": 2, "updates": 25, "every": 10,
-}  # fmt: skip
-
-LONGER = {**GRID, "seeds": 1, "updates": 60, "every": 5}
-"""Long enough to be killed in the middle of."""
-
-WITH_MANY_CHECKPOINTS = """
-import sys
-from benchmarks import cli, runner
-runner.SECONDS_BETWEEN_CHECKPOINTS = 0.0
-runner.SECONDS_BETWEEN_REPORTS = 0.0
-if __name__ == "__main__":  # its worker processes run what is above this line
-    sys.exit(cli.main())
-"""
-
-
-def words(**options):
-    found = []
-    for name, value in options.items():
-        values = value if isinstance(value, tuple) else (value,)
-        found += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return found
-
-
-def start(path, **options):
-    suite = PosteriorSuite(Options(**options))
-    return suite, start_run("posterior", suite, path)
-
-
-def resume(path, workers=1):
-    """As another process would: from the folder alone, with other global random states."""
-    torch.manual_seed(12345)
-    folder, suite = open_run("posterior", path)
-    return run_task(suite, folder, workers=workers)
-
-
-def numbers(path):
-    """Every number of a run that must not depend on how it was carried out."""
-    found = {}
-    for cell in sorted(path.glob("cells/*/*/*/*")):
-        lines = (cell / "metrics.jsonl").read_text().splitlines()
-        found[str(cell.relative_to(path))] = (
-            [without_time(json.loads(line)) for line in lines],
-            without_time(json.loads((cell / "summary.json").read_text())),
-        )
-    found["summary"] = without_time(json.loads((path / "summary.json").read_text()))
-    found["table"] = [row.rsplit("|", 2)[0] for row in (path / "table.md").read_text().splitlines()]
-    found["table"][1] = ""  # dashes, as many as the times are wide
-    return found
-
-
-def summaries(path):
-    """The cells that have come to their end, and when."""
-    return {str(file): file.stat().st_mtime_ns for file in path.glob("cells/*/*/*/*/summary.json")}
 
 
 @pytest.fixture(scope="module")
@@ -171,124 +105,6 @@ def test_trainings_differ_by_seed_and_learn(undisturbed):
         if cell.exploration == "on-policy":
             assert summary["cost"]["likelihood_evaluations"] == 25 * 32 * 16
     assert len({tuple(curve) for curve in found.values()}) == len(found)
-
-
-# -- processes that are killed --------------------------------------------------------------------
-
-
-def launch(tmp_path, *arguments):
-    """Starts a suite in a process group of its own, as a shell does."""
-    script = tmp_path / "gfnem.py"
-    script.write_text(WITH_MANY_CHECKPOINTS)
-    root = str(Path(cli.__file__).parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, str(script), "bench", "posterior", "--workers", "2", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def workers_of(process):
-    """Process ids of the workers, without multiprocessing's own helper."""
-    try:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children
-                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]  # fmt: skip
-    except OSError:
-        return []
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def measured(path):
-    """How many lines all cells have written."""
-    return sum(f.read_bytes().count(b"\n") for f in path.glob("cells/*/*/*/*/metrics.jsonl"))
-
-
-def gone(pids):
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def stop_at(tmp_path, path, lines, number, group=False):
-    """Starts a suite, or resumes it, and stops it when it has written so many lines more."""
-    known = path / "config.json"
-    first = measured(path)
-    where = ["--resume", path] if known.exists() else [*words(**LONGER), "--out", path]
-    process = launch(tmp_path, *map(str, where))
-    wait_for(lambda: measured(path) >= first + lines and workers_of(process), process)
-    workers, ended = workers_of(process), summaries(path)
-    (os.killpg if group else os.kill)(process.pid, number)
-    output, errors = process.communicate(timeout=60)
-    deadline = time.monotonic() + 30
-    while not gone(workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return process.returncode, output, errors, ended
-
-
-def test_a_worker_that_is_killed_is_named_and_replaced(tmp_path, undisturbed):
-    path = tmp_path / "run"
-    process = launch(tmp_path, *words(**LONGER), "--out", str(path))
-    ended = {}
-    for lines in (3, 30, 50):
-        wait_for(lambda lines=lines: measured(path) >= lines and workers_of(process), process)
-        ended |= summaries(path)
-        os.kill(random.choice(workers_of(process)), signal.SIGKILL)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert output.count("Written to") == 1
-    assert "Traceback" not in errors
-    named = re.findall(r"(\S+-tiny), (\S+), (\S+), seed \d: its worker was stopped by SIGKILL; it "
-                       r"goes on", errors)  # fmt: skip
-    assert len(named) == 3
-    assert numbers(path) == numbers(undisturbed(**LONGER))
-    assert ended
-    assert ended.items() <= summaries(path).items()  # none was run again
-
-
-def test_a_parent_that_is_killed_takes_its_workers_along(tmp_path, undisturbed):
-    path, ended = tmp_path / "run", {}
-    for lines in (5, 30, 15):
-        status, output, _, now = stop_at(tmp_path, path, lines, signal.SIGKILL)
-        assert (status, output) == (-signal.SIGKILL, "")
-        assert ended.items() <= now.items()
-        ended = now
-    assert ended
-    assert not (path / "summary.json").exists()
-    assert len(summaries(path)) < len(PosteriorSuite(Options(**LONGER)).cells)
-    resume(path, workers=2)
-    assert numbers(path) == numbers(undisturbed(**LONGER))
-    assert ended.items() <= summaries(path).items()
-
-
-@pytest.mark.parametrize(
-    ("number", "group"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False)],
-    ids=["ctrl_c", "SIGTERM"],
-)
-def test_a_stopped_suite_says_in_one_line_how_to_go_on(tmp_path, undisturbed, number, group):
-    path = tmp_path / "run"
-    status, output, errors, _ = stop_at(tmp_path, path, 30, number, group)
-    assert (status, output) == (2, "")
-    lines = [line for line in errors.splitlines() if line and "update/s" not in line]
-    assert len(lines) == 1
-    assert lines[0].startswith("gfnem: error: interrupted. Continue with: ")
-    command = shlex.split(lines[0].partition("Continue with: ")[2])
-    assert command == ["gfnem", "bench", "posterior", "--resume", str(path), "--workers", "2"]
-    assert stray_files(path) == []
-    resume(path)
-    assert numbers(path) == numbers(undisturbed(**LONGER))
 
 
 # -- cells that fail ------------------------------------------------------------------------------

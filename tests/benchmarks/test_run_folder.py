@@ -3,8 +3,10 @@
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +41,13 @@ def test_creates_a_folder_with_its_config(tmp_path):
 def test_an_empty_folder_will_do(tmp_path):
     RunFolder.create(tmp_path, {})
     assert (tmp_path / "config.json").is_file()
+
+
+def test_a_run_that_was_killed_before_it_had_its_config_is_begun_again(tmp_path):
+    (tmp_path / ".config.json.new").write_text('{"task": "t", "op')
+    with pytest.raises(UserError, match=r"is not a run folder \(no config.json\)"):
+        RunFolder.open(tmp_path)
+    assert files(RunFolder.create(tmp_path, {"task": "t"})) == ["config.json"]
 
 
 def test_a_used_folder_is_left_alone(tmp_path):
@@ -104,6 +113,19 @@ def test_checkpoints_come_back(folder):
     assert torch.equal(back["z"], STATE["z"])
     assert back["nested"] == STATE["nested"]
     assert files(folder) == ["checkpoint.pt", "config.json"]
+
+
+def test_the_metrics_are_on_disk_before_the_checkpoint(folder, monkeypatch):
+    flushed, flush = [], os.fsync
+
+    def remember(descriptor):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        flush(descriptor)
+
+    monkeypatch.setattr(run_folder.os, "fsync", remember)
+    folder.append_metrics({"update": 1})
+    folder.write_checkpoint(STATE)
+    assert flushed == ["metrics.jsonl", ".checkpoint.pt.new"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a checkpoint", None])

@@ -1,0 +1,216 @@
+"""Workers on a Ray cluster: the same jobs and messages as those of processes on this machine."""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from benchmarks.workers import Display, Done, Progress, Stopped, hand_out
+from gfn_envs.errors import UserError
+
+SECONDS_TO_CONNECT = 5.0
+"""How long a cluster's address has to answer."""
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""What a cluster that is started here sets aside for objects: the messages are small."""
+
+
+def carry_out_on_ray(
+    target: Callable[..., None],
+    arguments: Sequence[Any],
+    jobs: Sequence[int],
+    workers: int,
+    display: Display,
+    address: str | None = None,
+) -> dict[int, str]:
+    """Hands jobs to workers on a Ray cluster until all are done; see `workers.carry_out`.
+
+    Ray ends the workers of a driver that was killed.
+
+    Args:
+        target: What a worker does; its module must be installed on every node.
+        arguments: Whatever else it needs; picklable.
+        jobs: Numbers of the jobs, in the order in which they are begun.
+        workers: How many workers, one core each; where the cluster has no room for so many, the
+            others wait.
+        display: What people see.
+        address: Which cluster, as Ray writes it. None: the one that RAY_ADDRESS names, or else one
+            that is started on this machine and ended with the jobs.
+
+    Returns:
+        Why each of the jobs that failed did so.
+
+    Raises:
+        UserError: If Ray is not installed or there is no cluster at the address.
+        Exception: What a worker sent in `Stopped`.
+    """
+    require(address)
+    with _cluster(address, workers):
+        start = functools.partial(_RayWorker, target, arguments)
+        return hand_out(start, _RayWorker.ready, jobs, workers, display)
+
+
+def require(address: str | None) -> None:
+    """Raises a UserError if Ray is not installed or nothing answers at a cluster's address."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "--engine ray needs the package ray: pip install 'gflownet-em[ray]'."
+        ) from error
+    address = _chosen(address)
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+    except ValueError as error:
+        raise UserError(f"'{address}' is no address of a Ray cluster; write HOST:PORT.") from error
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _chosen(address: str | None) -> str:
+    """Returns the address of the cluster, "local" for a new one on this machine."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def _unreachable(address: str, reason: str) -> UserError:
+    """Builds the error for a cluster that cannot be reached."""
+    return UserError(
+        f"No Ray cluster can be reached at {address} ({reason}); start one there with 'ray start', "
+        "or leave --address and RAY_ADDRESS out."
+    )
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None, workers: int) -> Iterator[None]:
+    """Connects to a cluster, or starts one for so many workers, and leaves it again."""
+    import ray
+
+    if ray.is_initialized():  # by whoever calls this from Python
+        yield
+        return
+    address = _chosen(address)
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address == "local":
+        settings |= {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, **settings)
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise _unreachable(address, str(error).partition("\n")[0]) from error
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own
+    # What Ray's own processes say, of a worker that died say, comes even without log_to_driver.
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True
+
+
+class _Actor:
+    """A worker where it runs; Ray calls each method in a thread of its own.
+
+    To the target it is the connection to the driver, with `recv` and `send`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        with contextlib.suppress(OSError):  # options may name files relative to it
+            os.chdir(folder)
+        self._jobs: SimpleQueue[int] = SimpleQueue()
+        self._messages: SimpleQueue[Progress | Done | Stopped] = SimpleQueue()
+
+    def work(self, pickled: bytes) -> None:
+        """Does jobs for ever."""
+        import ray.cloudpickle
+
+        try:
+            target, arguments = ray.cloudpickle.loads(pickled)
+            target(self, *arguments)
+        except ImportError as error:
+            reason = f"A worker on {socket.gethostname()} cannot start: {error}; install "
+            self.send(Stopped(UserError(f"{reason}gflownet-em as it is here on every node.")))
+        except Exception:
+            self.send(Stopped(RuntimeError(traceback.format_exc())))
+
+    def give(self, job: int) -> None:
+        """Takes a job from the driver."""
+        self._jobs.put(job)
+
+    def message(self) -> Progress | Done | Stopped:
+        """Waits for the next message to the driver."""
+        return self._messages.get()
+
+    def recv(self) -> int:
+        """Waits for a job; the driver ends a worker that it has none for."""
+        return self._jobs.get()
+
+    def send(self, message: Progress | Done | Stopped) -> None:
+        """Sends a message to the driver."""
+        self._messages.put(message)
+
+
+class _RayWorker:
+    """A worker as the driver sees it; see `workers.Worker`.
+
+    Attributes:
+        job: What it is doing.
+        message: Ray's promise of the next message.
+        end: How it died, in words.
+    """
+
+    end = "died"
+
+    def __init__(self, target: Callable[..., None], arguments: Sequence[Any], job: int) -> None:
+        """Asks Ray for the worker, with its first job."""
+        import ray
+
+        actor = ray.remote(num_cpus=1, max_concurrency=3)(_Actor)
+        self._actor = actor.remote(os.getcwd())
+        self._actor.work.remote(ray.cloudpickle.dumps((target, arguments)))
+        self.message = self._actor.message.remote()
+        self.give(job)
+
+    @staticmethod
+    def ready(pool: Sequence["_RayWorker"]) -> list["_RayWorker"]:
+        """Waits until one has sent something or is dead; see `hand_out`."""
+        import ray
+
+        messages, _ = ray.wait([worker.message for worker in pool])
+        return [worker for worker in pool if worker.message in messages]
+
+    def give(self, job: int) -> None:
+        """Gives it a job; see `Worker.give`."""
+        self.job = job
+        self._actor.give.remote(job)
+
+    def receive(self) -> Progress | Done | Stopped | None:
+        """Receives what it sent; see `Worker.receive`."""
+        import ray
+
+        try:
+            message = ray.get(self.message)
+        except ray.exceptions.RayError:
+            return None
+        self.message = self._actor.message.remote()
+        return message
+
+    def stop(self) -> None:
+        """Kills it; see `Worker.stop`."""
+        import ray
+
+        ray.kill(self._actor)
