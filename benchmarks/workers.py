@@ -14,6 +14,9 @@ from typing import Any, Protocol, TypeVar
 MAX_DEATHS = 5
 """A job whose workers were killed so often is given up."""
 
+IMPORTED = ("torch._dynamo",)
+"""What every worker needs and takes seconds to import: torch's optimisers want this one."""
+
 SECONDS_TO_END = 1.0
 """How long a worker that is on its way out has until it is killed."""
 
@@ -185,7 +188,8 @@ class _Process:
 
     def __init__(self, target: Callable[..., None], arguments: Sequence[Any], job: int) -> None:
         """Starts the process with its first job."""
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([target.__module__, *IMPORTED])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
         # A terminal sends Ctrl-C to every process; the parent is the one that deals with it. The

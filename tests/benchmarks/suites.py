@@ -1,5 +1,6 @@
 """Tiny posterior suites in processes of their own, and what must be equal between two of them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -116,23 +117,27 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def descendants(pid):
-    """Process ids of the children of all its threads, of their children, and so on."""
+def children(pid):
+    """Process ids of the children of all its threads."""
     found = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in file.read_text().split()]
-        except OSError:  # the thread has ended
-            continue
-        for child in children:
-            found += [child, *descendants(child)]
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, file.read_text().split())
     return found
+
+
+def descendants(pid):
+    """Process ids of its children, of their children, and so on."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
 
 
 def workers_of(process):
     """Process ids of the workers, without the helpers of multiprocessing and of Ray."""
-    return [pid for pid in descendants(process.pid)
-            if any(name in command(pid) for name in ("spawn_main", "ray::_Actor"))]  # fmt: skip
+    found = []
+    for child in children(process.pid):
+        if "forkserver" in command(child):
+            found += children(child)
+    return found or [pid for pid in descendants(process.pid) if "ray::_Actor" in command(pid)]
 
 
 def command(pid):
