@@ -8,7 +8,7 @@ from benchmarks.task import Task
 
 FORMAT = (
     "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
-    "[{elapsed}<{remaining}, {rate_fmt}{postfix}] {desc}"
+    "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}] {desc}"
 )
 """What a narrow terminal cuts off comes last: the cell and its metrics."""
 

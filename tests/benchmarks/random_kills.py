@@ -28,7 +28,7 @@ from tests.benchmarks.suites import (
 )
 
 SUITE = {**LONGER, "seeds": 2, "updates": 200}
-"""480 lines of metrics: each kill comes after 15 more at most, and those of half a second."""
+"""480 lines of metrics: a kill comes after 12 more on average, and those of 0.25 s."""
 
 
 def kill_at_random(folder, kills, seed, engine, parents):
@@ -53,7 +53,7 @@ def kill_at_random(folder, kills, seed, engine, parents):
     chance.shuffle(victims)
     for victim in victims:
         process = process or begin(folder, path, engine)
-        lines = measured(path) + chance.randrange(16)
+        lines = measured(path) + chance.randrange(24)
 
         def due(lines=lines, process=process):
             nonlocal ended

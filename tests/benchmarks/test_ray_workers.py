@@ -183,13 +183,13 @@ def test_a_stopped_suite_says_in_one_line_how_to_go_on(tmp_path, undisturbed, nu
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_takes_the_cluster_along(tmp_path, undisturbed):
+def test_a_driver_that_is_killed_takes_its_workers_along(tmp_path, undisturbed):
     path = tmp_path / "run"
     process = begin(tmp_path, path)
-    everything, ended = descendants(process.pid), summaries(path)
+    workers, ended = workers_of(process), summaries(path)
     process.kill()
     process.communicate()
-    wait_until_gone(everything)
+    wait_until_gone(workers)
     resume(path, workers=2)
     assert numbers(path) == undisturbed(LONGER)
     assert ended.items() <= summaries(path).items()
