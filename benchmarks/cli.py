@@ -1,4 +1,4 @@
-"""The command line: `gfnem list`, `gfnem run`, `gfnem check` and `gfnem bench`."""
+"""The command line: `gfnem list`, `run`, `check`, `bench` and `report`."""
 
 import argparse
 import difflib
@@ -77,7 +77,8 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem run hierarchical-mixture --help\n"
         "  gfnem check gfn_envs/FactoredCategorical-v0\n"
         "  gfnem bench throughput --quick\n"
-        "  gfnem bench posterior --workers 2",
+        "  gfnem bench posterior --workers 2\n"
+        "  gfnem report runs/FOLDER",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser(
@@ -95,11 +96,31 @@ def _dispatch(arguments: list[str]) -> int:
     check.add_argument("env_id", metavar="ENV_ID", help="a registered id, or module:id")
     bench = commands.add_parser("bench", help="carry out a benchmark suite", add_help=False)
     bench.add_argument("suite", nargs="?")
+    report = commands.add_parser(
+        "report",
+        help="write a page about a run",
+        description="Write report.html, which opens without a network, and report.md of a run. "
+        "The run need not be finished.",
+    )
+    report.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the run's folder")
+    report.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write (default: there)"
+    )
+    report.add_argument(
+        "--against", metavar="WHAT",
+        help="show what differs from earlier results: 'reference' for the stored ones, a file "
+        "written by --summary-out, or another run's folder",
+    )  # fmt: skip
+    report.add_argument(
+        "--summary-out", type=Path, metavar="FILE", help="write results to compare others with"
+    )
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     if arguments[:1] == ["bench"]:
         return _bench(arguments[1:])
     command = parser.parse_args(arguments)
+    if command.command == "report":
+        return _report(command)
     return _list() if command.command == "list" else _check(command.env_id)
 
 
@@ -251,6 +272,7 @@ def _run_task(spec: "TaskSpec", arguments: list[str]) -> int:
         return _fail(f"{_reason(error)} Once that is mended, continue with: {resumption}")
     print(f"\n{table}\n\nWritten to {folder.path}:")
     print("\n".join(f"  {file.relative_to(folder.path)}" for file in files))
+    print(f"A page to look at: gfnem report {shlex.quote(str(folder.path))}")
     if folder.read_json("summary.json")["status"] != "finished":
         return _fail(f"some cells failed; once that is mended, try them again with: {resumption}")
     return 0
@@ -329,6 +351,19 @@ def _bench_throughput(arguments: list[str]) -> int:
     table, files = suite.run(options, out)
     print(f"{table}\n\nWritten to {out}:")
     print("\n".join(f"  {file.relative_to(out)}" for file in files))
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    """Writes a report of a run."""
+    import torch
+
+    from benchmarks.report.command import write_report
+
+    torch.set_num_threads(1)
+    files = write_report(given.run, given.out, given.against, given.summary_out)
+    print("Written:")
+    print("\n".join(f"  {file}" for file in files))
     return 0
 
 

@@ -66,7 +66,7 @@ class RunFolder:
             UserError: If there is no readable `config.json`.
         """
         if not path.is_dir():
-            raise UserError(f"{path} is not a folder: there is no run to resume there.")
+            raise UserError(f"{path} is not a folder: there is no run there.")
         folder = cls(path)
         if not (path / "config.json").is_file():
             raise UserError(f"{path} is not a run folder (no config.json); nothing was changed.")
@@ -112,7 +112,7 @@ class RunFolder:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is damaged ({error}); start the run anew.") from error
+            raise self.damaged(name) from error
         if not isinstance(content, dict):
             raise UserError(f"{path} was not written by gfnem; nothing was changed.")
         return content
@@ -123,8 +123,12 @@ class RunFolder:
 
     def write_text(self, name: str, content: str) -> None:
         """Writes a text file atomically."""
+        self.write_bytes(name, content.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file of any kind atomically."""
         with self._replacing(name) as beside:
-            beside.write_text(content, encoding="utf-8")
+            beside.write_bytes(content)
 
     def write_figure(self, name: str, figure: Any) -> Path:
         """Saves a matplotlib figure atomically and returns where it is."""
@@ -161,7 +165,7 @@ class RunFolder:
         try:
             return torch.load(path, weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise self._damaged(path) from error
+            raise self.damaged(path.name) from error
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
         """Adds a line to `metrics.jsonl`."""
@@ -181,7 +185,7 @@ class RunFolder:
             lines = path.read_text(encoding="utf-8").split("\n")
             return [json.loads(line) for line in lines[:-1]]
         except ValueError as error:
-            raise self._damaged(path) from error
+            raise self.damaged(path.name) from error
 
     def keep_metrics(self, count: int) -> None:
         """Drops the lines of `metrics.jsonl` that came after the checkpoint of a resumed run.
@@ -191,12 +195,14 @@ class RunFolder:
         """
         kept = self.read_metrics()[:count]
         if len(kept) < count:
-            raise self._damaged(self.path / "metrics.jsonl")
+            raise self.damaged("metrics.jsonl")
         self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def _damaged(self, path: Path) -> UserError:
-        """Builds the error for a file that is not as it was written."""
-        return UserError(f"{path} is damaged; delete {self.path} to run that part anew.")
+    def damaged(self, name: str) -> UserError:
+        """Builds the error for a file of the folder that is not as it was written."""
+        return UserError(
+            f"{self.path / name} is damaged; delete {self.path} to run that part anew."
+        )
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:

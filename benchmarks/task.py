@@ -4,14 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from algorithms.learner import Learner
 from benchmarks.run_folder import RunFolder
-from gfn_envs.errors import unknown_name
+from gfn_envs.errors import UserError, unknown_name
 from gfn_envs.registration import load, load_plugins
+
+if TYPE_CHECKING:
+    from benchmarks.report.document import Document
+    from benchmarks.report.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Task(ABC):
             then carried out nevertheless; otherwise the first failure ends the run.
         evaluate_every: How many updates lie between two evaluations, each a line of
             `metrics.jsonl`; there is always one after the last update.
+        reference: A file with the summary of a run at the default settings, if one is stored, for
+            `gfnem report --against reference`.
         options: The options that the task was made from.
     """
 
@@ -53,6 +59,7 @@ class Task(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     failures_are_reported: ClassVar[bool] = False
     evaluate_every: int = 1
+    reference: ClassVar[Path | None] = None
     options: Any
 
     @abstractmethod
@@ -101,6 +108,35 @@ class Task(ABC):
         Returns:
             A table to print, and the files to look at.
         """
+
+    def document(self, folder: RunFolder, against: "Reference | None" = None) -> "Document":
+        """Describes a run, finished or not, for `gfnem report`.
+
+        Args:
+            folder: The run's folder. Cells may be unfinished, failed, or not begun.
+            against: Earlier results to compare with, if any.
+
+        Returns:
+            The report.
+
+        Raises:
+            UserError: If no cell is finished, a file is damaged, or the task has no such report.
+        """
+        raise UserError(f"Runs in {folder.path} have no report but the one that they end with.")
+
+    def summary(self, folder: RunFolder) -> dict[str, Any]:
+        """Summarises a run in JSON types, to compare later runs with.
+
+        Args:
+            folder: The run's folder, with at least one finished cell.
+
+        Returns:
+            The run's `config`, and its results.
+
+        Raises:
+            UserError: If there are none, or the task's runs cannot be compared.
+        """
+        raise UserError(f"Runs in {folder.path} have no summary to compare with others.")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ POOR_OPTIMUM_GAP = 0.05
 
 CLOSE_TO_EXACT = 1e-3
 """A run within this of exact EM from the same start has caught up with it, nats a point."""
+
+HEADERS = ("method", "test log-likelihood", "best", "poor optima", "total variation", "CPU s",
+           "CPU s to exact EM", "p(x, z) evaluations")  # fmt: skip
 
 LINES = {
     "exact-em": ("#0072B2", "-"),
@@ -77,21 +81,32 @@ def write(task: HierarchicalMixture, folder: RunFolder) -> tuple[str, list[Path]
     """
     matplotlib.rcParams.update({"font.size": 10, "axes.spines.top": False,
                                 "axes.spines.right": False, "figure.dpi": 110})  # fmt: skip
-    runs = {
-        method: MethodRuns.read(folder, [c for c in task.cells if c.method == method])
-        for method in task.options.methods
-    }
-    table = make_table(task, runs)
+    starts = range(task.options.initialisations)
+    runs = read_runs(task, folder, starts)
+    rows = make_rows(task, runs)
+    table = tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
+    table = f"{table}\n\n{legend(task, len(starts))}"
     folder.write_text("table.md", table + "\n")
+    assignments = draw_assignments(task, folder, runs, starts)
     pictures = [
-        folder.write_figure("means-and-assignments.png", draw_assignments(task, folder, runs)),
+        folder.write_figure("means-and-assignments.png", assignments),
         folder.write_figure("learning-curves.png", draw_curves(task, runs)),
     ]
     return table, [folder.path / "table.md", *pictures]
 
 
-def make_table(task: HierarchicalMixture, runs: dict[str, MethodRuns]) -> str:
-    """Compares the methods in a Markdown table, with a legend below it."""
+def read_runs(
+    task: HierarchicalMixture, folder: RunFolder, starts: Sequence[int]
+) -> dict[str, MethodRuns]:
+    """Reads every method's runs from some initialisations, all of them finished."""
+    return {
+        method: MethodRuns.read(folder, [MethodCell(method, start) for start in starts])
+        for method in task.options.methods
+    }
+
+
+def make_rows(task: HierarchicalMixture, runs: dict[str, MethodRuns]) -> list[list[str]]:
+    """Compares the methods: the rows of a table below `HEADERS`."""
     final = {method: run.log_likelihood[:, -1] for method, run in runs.items()}
     truth = task.true_log_likelihood()
     best = max([values.max() for values in final.values()] + ([truth] if truth else []))
@@ -114,17 +129,19 @@ def make_table(task: HierarchicalMixture, runs: dict[str, MethodRuns]) -> str:
         )
     if truth is not None:
         rows.append(["true parameters", f"{truth:.4f}", f"{truth:.4f}", *["-"] * 5])
-    headers = ["method", "test log-likelihood", "best", "poor optima", "total variation",
-               "CPU s", "CPU s to exact EM", "p(x, z) evaluations"]  # fmt: skip
-    legend = (
-        f"Log-likelihood in nats a point, mean ± spread over {task.options.initialisations} "
+    return rows
+
+
+def legend(task: HierarchicalMixture, starts: int) -> str:
+    """Explains the table of runs from so many initialisations."""
+    return (
+        f"Log-likelihood in nats a point, mean ± spread over {starts} "
         f"initialisations after {task.options.iterations} EM iterations. Poor optima: runs more "
         f"than {POOR_OPTIMUM_GAP} nats below the best. Total variation: between the E-step's "
         "distribution and the exact posterior at the final parameters, averaged over test points. "
         f"CPU s to exact EM: median (and largest) time until a run is within {CLOSE_TO_EXACT:g} of "
         "where exact EM ends from the same start."
     )
-    return f"{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n{legend}"
 
 
 def _catch_up(run: MethodRuns, exact: np.ndarray) -> str:
@@ -138,20 +155,30 @@ def _catch_up(run: MethodRuns, exact: np.ndarray) -> str:
 
 
 def draw_assignments(
-    task: HierarchicalMixture, folder: RunFolder, runs: dict[str, MethodRuns]
+    task: HierarchicalMixture,
+    folder: RunFolder,
+    runs: dict[str, MethodRuns],
+    starts: Sequence[int],
 ) -> Figure:
     """Draws data, learned means and posterior assignments for each method (paper, figure 2).
 
     The first row shows the first initialisation; a second one, where there are more, shows the
     initialisation on which the methods differ most.
+
+    Args:
+        task: The task.
+        folder: Its run's folder.
+        runs: Every method's runs.
+        starts: The initialisations that they are from.
     """
     finals = np.stack([run.log_likelihood[:, -1] for run in runs.values()])
     differ = int(np.ptp(finals, axis=0).argmax())
-    starts = [0] if differ == 0 else [0, differ]
+    shown = [0] if differ == 0 else [0, differ]
     methods = list(runs)
-    figure = Figure(figsize=(3.2 * (len(methods) + 1), 3.5 * len(starts)), layout="constrained")
-    axes = figure.subplots(len(starts), len(methods) + 1, squeeze=False, sharex=True, sharey=True)
-    for row, start in zip(axes, starts, strict=True):
+    figure = Figure(figsize=(3.2 * (len(methods) + 1), 3.5 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), len(methods) + 1, squeeze=False, sharex=True, sharey=True)
+    for row, place in zip(axes, shown, strict=True):
+        start = starts[place]
         points = task.train_data
         initial = task.make_model(start).means.detach()
         row[0].scatter(*points.T, s=3, color="0.7", linewidths=0)
@@ -159,7 +186,7 @@ def draw_assignments(
         row[0].set_title(f"initialisation {start}: data and start")
         for panel, method in zip(row[1:], methods, strict=True):
             _draw_method(panel, task, folder, MethodCell(method, start))
-            panel.set_title(f"{method}\n{runs[method].log_likelihood[start, -1]:.4f} nats a point")
+            panel.set_title(f"{method}\n{runs[method].log_likelihood[place, -1]:.4f} nats a point")
         for panel in row:
             panel.set_aspect("equal")
     return figure

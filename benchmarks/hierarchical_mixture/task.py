@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ from benchmarks.task import Task
 from gfn_envs.errors import UserError
 from lvms.data.points import Points, load_csv, synthetic_square
 from lvms.hierarchical_mixture import HierarchicalGaussianMixture
+
+if TYPE_CHECKING:
+    from benchmarks.report.document import Document
+    from benchmarks.report.reference import Reference
 
 BACKWARD_POLICIES: dict[str, type[BackwardPolicy]] = {
     "uniform": UniformActions,
@@ -175,6 +180,14 @@ class HierarchicalMixture(Task):
     ) -> tuple[str, list[Path]]:
         """Writes the table and the pictures; see `Task.report`."""
         return report.write(self, folder)
+
+    def document(self, folder: RunFolder, against: "Reference | None" = None) -> "Document":
+        """Describes a run, finished or not; see `Task.document`."""
+        from benchmarks.hierarchical_mixture.document import make_document
+
+        if against is not None:
+            raise UserError("Runs of hierarchical-mixture are not compared; leave out --against.")
+        return make_document(self, folder)
 
     def true_log_likelihood(self) -> float | None:
         """The mean test log-likelihood of the parameters that the data came from, if known."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from algorithms.objectives import objectives
 from benchmarks.posterior import report, sweep
 from benchmarks.posterior.curves import measure_e_step
 from benchmarks.posterior.learner import PosteriorLearner
+from benchmarks.posterior.results import read, to_json
 from benchmarks.posterior.sweep import Options, PosteriorCell
 from benchmarks.posterior.training import make_data, make_e_step
 from benchmarks.run_folder import RunFolder
@@ -19,6 +21,10 @@ from benchmarks.task import Task
 from gfn_envs.catalogue import Catalogue
 from gfn_envs.errors import UserError
 from lvms.models import models
+
+if TYPE_CHECKING:
+    from benchmarks.report.document import Document
+    from benchmarks.report.reference import Reference
 
 METRICS = (
     "total_variation", "jensen_shannon", "forward_kl", "reverse_kl", "elbo", "eubo", "iwae", "ess",
@@ -37,6 +43,7 @@ class PosteriorSuite(Task):
     options_type = Options
     presets = sweep.presets
     failures_are_reported = True
+    reference = Path(__file__).parent / "reference.json"
     options: Options
 
     def __init__(self, options: Options) -> None:
@@ -100,6 +107,19 @@ class PosteriorSuite(Task):
     ) -> tuple[str, list[Path]]:
         """Writes the table and the heat maps; see `Task.report`."""
         return report.write(self, folder, failures)
+
+    def document(self, folder: RunFolder, against: "Reference | None" = None) -> "Document":
+        """Describes a run, finished or not; see `Task.document`."""
+        from benchmarks.posterior.document import make_document  # training needs no statistics
+
+        return make_document(self, folder, against)
+
+    def summary(self, folder: RunFolder) -> dict[str, Any]:
+        """Lists every seed's final metrics and cost; see `Task.summary`."""
+        from benchmarks.report.progress import Progress
+
+        found = read(folder, Progress.of(self, folder).finished)
+        return {"config": folder.read_json("config.json"), "combinations": to_json(found)}
 
 
 def _require_names(option: str, names: Sequence[str], known: Catalogue) -> None:

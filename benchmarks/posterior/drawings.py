@@ -1,0 +1,100 @@
+"""The report's drawings: likeliest structures with their exact and learned probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmarks.posterior.evaluation import Evaluation
+from benchmarks.posterior.metrics import total_variation
+from benchmarks.posterior.sweep import PosteriorCell
+from benchmarks.report.numbers import significant
+from benchmarks.report.svg import INK, SERIES, style, to_svg
+from benchmarks.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from benchmarks.posterior.suite import PosteriorSuite
+
+OBSERVATIONS, STRUCTURES = 3, 6
+"""So many observations are drawn, and the likeliest structures of each."""
+
+
+def draw_posteriors(suite: PosteriorSuite, folder: RunFolder, cell: PosteriorCell) -> str | None:
+    """Draws exact and learned posteriors of a few observations side by side.
+
+    Args:
+        suite: The suite.
+        folder: The run's folder.
+        cell: A finished cell, whose policy is drawn.
+
+    Returns:
+        The picture's markup, or None if the cell's checkpoint is gone.
+
+    Raises:
+        UserError: If the checkpoint is damaged, or of another version.
+    """
+    run = RunFolder(folder.path / cell.folder)
+    saved = run.read_checkpoint()
+    if saved is None:
+        return None
+    learner = suite.make_learner(cell)
+    try:
+        learner.load_state_dict(saved["learner"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise run.damaged("checkpoint.pt") from error
+    x = learner.x[:OBSERVATIONS]
+    evaluation = Evaluation(learner.e_step.model, learner.e_step.policy, x)
+    variation = total_variation(evaluation)
+    with style():
+        figure = Figure(figsize=(10, 3.9), layout="constrained")
+        for column, part in enumerate(np.atleast_1d(figure.subfigures(1, len(x)))):
+            _draw_observation(part, evaluation, column)
+            part.suptitle(
+                f"{_show(x[column], column)}\ntotal variation {significant(variation[column], 2)}",
+                fontsize=10,
+            )
+        handles, labels = figure.subfigs[0].axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        return to_svg(figure)
+
+
+def _draw_observation(figure: Figure, evaluation: Evaluation, row: int) -> None:
+    """Draws one observation's structures on the left and their probabilities on the right."""
+    p, q = (table[row].exp() for table in (evaluation.log_p, evaluation.log_q))
+    best = p.topk(min(STRUCTURES, len(p))).indices
+    grid = figure.add_gridspec(len(best), 2, width_ratios=(1, 1.6))
+    for place, index in enumerate(best.tolist()):
+        structure = evaluation.structures[index]
+        picture = evaluation.env.render(structure, evaluation.context[row], "rgb_array")
+        axes = figure.add_subplot(grid[place, 0])
+        axes.imshow(picture, interpolation="antialiased")
+        axes.set_axis_off()
+    axes = figure.add_subplot(grid[:, 1])
+    places = np.arange(len(best))
+    for offset, values, label, colour, hatch in (
+        (-0.19, p[best], "exact p(z | x)", SERIES[0], ""),
+        (0.19, q[best], "learned q(z | x)", SERIES[4], "////"),
+    ):
+        bars = axes.barh(
+            places + offset, values, height=0.36, label=label, color=colour, hatch=hatch,
+            edgecolor=INK, linewidth=0.5,
+        )  # fmt: skip
+        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=2, fontsize=7.5)
+    axes.set_xlim(0, 1.22 * max(p[best].max().item(), q[best].max().item()))
+    axes.set_ylim(len(best) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.set_xlabel("probability")
+
+
+def _show(x: Tensor, row: int) -> str:
+    """Names an observation, by its numbers where they are few."""
+    flat = x.flatten().tolist()
+    if torch.equal(x, x.round()) and len(flat) <= 16 and set(flat) <= set(range(10)):
+        return f"x = {''.join(str(int(value)) for value in flat)}"
+    if len(flat) <= 4:
+        return f"x = ({', '.join(f'{value:.2f}' for value in flat)})"
+    return f"observation {row}"

@@ -1,0 +1,107 @@
+"""The report's first sentences: what is best on each task, by how much, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.posterior.ranking import Placing, Standing
+from benchmarks.report.document import Block, Bullets, Paragraph, Strong, Words
+from benchmarks.report.numbers import duration, significant, times
+
+
+def at_a_glance(
+    ranked: Mapping[str, Sequence[Standing]], overall: Mapping[str, Sequence[Placing]]
+) -> list[Block]:
+    """Says who is best.
+
+    Args:
+        ranked: The standings of each task.
+        overall: The placings of each kind of choice: "combination", "objective", "exploration".
+
+    Returns:
+        A sentence about all tasks, where there are several, and some about each.
+    """
+    blocks: list[Block] = []
+    if len(ranked) > 1 and overall["combination"]:
+        blocks.append(_over_all(overall["combination"], len(ranked)))
+    blocks.append(Bullets([_of_task(task, standing) for task, standing in ranked.items()]))
+    alone = [_alone(kind, overall[kind]) for kind in ("objective", "exploration") if overall[kind]]
+    if alone:
+        blocks.append(Paragraph(*(word for sentence in alone for word in sentence)))
+    return blocks
+
+
+def _over_all(placed: Sequence[Placing], tasks: int) -> Paragraph:
+    """Says which combination is best over all tasks."""
+    first = placed[0]
+    words: list[Words] = [
+        f"Over all {tasks} tasks, ", Strong(first.name), " comes first: its total variation is on "
+        f"average {first.ratio:.2f} times that of each task's best"
+        f"{_interval(first.interval, 2)}.",
+    ]  # fmt: skip
+    if len(placed) > 1:
+        second = placed[1]
+        words.append(f" Next comes {second.name}, with {second.ratio:.2f} times.")
+    return Paragraph(*words)
+
+
+def _of_task(task: str, ranked: Sequence[Standing]) -> Paragraph:
+    """Says which combination is best on a task, what it cost and what it cannot be told from."""
+    best, others = ranked[0], ranked[1:]
+    one = best.combination
+    seeds = f"{len(one.seeds)} seed{'s' if len(one.seeds) > 1 else ''}"
+    words: list[Words] = [
+        Strong(task), ": ", Strong(one.name), f" comes nearest to the posterior, with a total "
+        f"variation of {significant(best.mean, 2)}{_interval(best.interval)} over {seeds}, after "
+        f"{one.updates:,} updates, {np.mean(one.likelihood_evaluations):,.0f} likelihood "
+        f"evaluations and {duration(float(np.mean(one.cpu_seconds)))} of CPU time a training.",
+    ]  # fmt: skip
+    tied = [other for other in others if other.tied]
+    apart = [other for other in others if other.p_value is not None and not other.tied]
+    if tied:
+        words.append(
+            f" {len(tied)} of the {len(others)} others cannot be told apart from it: "
+            f"{_grouped(tied)}."
+        )
+    if apart:
+        nearest, farthest = apart[0], apart[-1]
+        words.append(
+            f" The nearest that can, {nearest.combination.name}, is "
+            f"{times(nearest.mean / best.mean)} as far away; the farthest, "
+            f"{farthest.combination.name}, {times(farthest.mean / best.mean)}."
+        )
+    elif others and not tied:
+        runner_up = others[0]
+        words.append(
+            f" Next comes {runner_up.combination.name}, "
+            f"{times(runner_up.mean / best.mean)} as far away."
+        )
+    return Paragraph(*words)
+
+
+def _alone(kind: str, placed: Sequence[Placing]) -> list[Words]:
+    """Says which objective or exploration is best, like compared with like."""
+    first = placed[0]
+    rest = ", ".join(f"{one.name} ({one.ratio:.2f})" for one in placed[1:])
+    return [
+        f"Among {kind}s alone, ", Strong(first.name), f" comes first ({first.ratio:.2f} times the "
+        f"best of its comparisons on average), then {rest}. ",
+    ]  # fmt: skip
+
+
+def _grouped(standing: Sequence[Standing]) -> str:
+    """Names combinations, those of one objective together."""
+    groups: dict[str, list[str]] = {}
+    for one in standing:
+        groups.setdefault(one.combination.objective, []).append(one.combination.exploration)
+    return "; ".join(f"{objective} with {', '.join(names)}" for objective, names in groups.items())
+
+
+def _interval(interval: tuple[float, float] | None, decimals: int | None = None) -> str:
+    """Shows an interval in brackets, nothing where there is none."""
+    if interval is None:
+        return ""
+    low, high = (significant(x, 2) if decimals is None else f"{x:.{decimals}f}" for x in interval)
+    return f" (95 % interval {low} to {high})"
