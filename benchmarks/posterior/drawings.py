@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
 from benchmarks.posterior.evaluation import Evaluation
 from benchmarks.posterior.metrics import total_variation
 from benchmarks.posterior.sweep import PosteriorCell
 from benchmarks.report.numbers import significant
-from benchmarks.report.svg import INK, SERIES, style, to_svg
+from benchmarks.report.svg import INK, PAGE_WIDTH, SERIES, style, to_svg
 from benchmarks.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -50,19 +50,18 @@ def draw_posteriors(suite: PosteriorSuite, folder: RunFolder, cell: PosteriorCel
     evaluation = Evaluation(learner.e_step.model, learner.e_step.policy, x)
     variation = total_variation(evaluation)
     with style():
-        figure = Figure(figsize=(10, 3.9), layout="constrained")
-        for column, part in enumerate(np.atleast_1d(figure.subfigures(1, len(x)))):
-            _draw_observation(part, evaluation, column)
-            part.suptitle(
-                f"{_show(x[column], column)}\ntotal variation {significant(variation[column], 2)}",
-                fontsize=10,
-            )
+        figure = Figure(figsize=(PAGE_WIDTH, 4), layout="constrained")
+        figure.subfigures(1, len(x))
+        for row, part in enumerate(figure.subfigs):
+            _draw_observation(part, evaluation, row)
+            distance = significant(variation[row].item(), 2)
+            part.suptitle(f"{_show(x[row], row)}\ntotal variation {distance}", fontsize=10)
         handles, labels = figure.subfigs[0].axes[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
         return to_svg(figure)
 
 
-def _draw_observation(figure: Figure, evaluation: Evaluation, row: int) -> None:
+def _draw_observation(figure: FigureBase, evaluation: Evaluation, row: int) -> None:
     """Draws one observation's structures on the left and their probabilities on the right."""
     p, q = (table[row].exp() for table in (evaluation.log_p, evaluation.log_q))
     best = p.topk(min(STRUCTURES, len(p))).indices
@@ -76,14 +75,14 @@ def _draw_observation(figure: Figure, evaluation: Evaluation, row: int) -> None:
     axes = figure.add_subplot(grid[:, 1])
     places = np.arange(len(best))
     for offset, values, label, colour, hatch in (
-        (-0.19, p[best], "exact p(z | x)", SERIES[0], ""),
-        (0.19, q[best], "learned q(z | x)", SERIES[4], "////"),
+        (-0.19, p[best].tolist(), "exact p(z | x)", SERIES[0], ""),
+        (0.19, q[best].tolist(), "learned q(z | x)", SERIES[4], "////"),
     ):
         bars = axes.barh(
             places + offset, values, height=0.36, label=label, color=colour, hatch=hatch,
             edgecolor=INK, linewidth=0.5,
         )  # fmt: skip
-        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=2, fontsize=7.5)
+        axes.bar_label(bars, [significant(value, 2) for value in values], padding=2, fontsize=7.5)
     axes.set_xlim(0, 1.22 * max(p[best].max().item(), q[best].max().item()))
     axes.set_ylim(len(best) - 0.5, -0.5)
     axes.set_yticks([])

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.posterior.ranking import Placing, Standing
 from benchmarks.report.document import Block, Bullets, Paragraph, Strong, Words
-from benchmarks.report.numbers import duration, significant, times
+from benchmarks.report.numbers import duration, listing, significant, times
 
 
 def at_a_glance(
@@ -25,7 +25,7 @@ def at_a_glance(
     """
     blocks: list[Block] = []
     if len(ranked) > 1 and overall["combination"]:
-        blocks.append(_over_all(overall["combination"], len(ranked)))
+        blocks.append(_over_all(overall["combination"]))
     blocks.append(Bullets([_of_task(task, standing) for task, standing in ranked.items()]))
     alone = [_alone(kind, overall[kind]) for kind in ("objective", "exploration") if overall[kind]]
     if alone:
@@ -33,11 +33,11 @@ def at_a_glance(
     return blocks
 
 
-def _over_all(placed: Sequence[Placing], tasks: int) -> Paragraph:
+def _over_all(placed: Sequence[Placing]) -> Paragraph:
     """Says which combination is best over all tasks."""
     first = placed[0]
     words: list[Words] = [
-        f"Over all {tasks} tasks, ", Strong(first.name), " comes first: its total variation is on "
+        "Over all tasks, ", Strong(first.name), " comes first: its total variation is on "
         f"average {first.ratio:.2f} times that of each task's best"
         f"{_interval(first.interval, 2)}.",
     ]  # fmt: skip
@@ -61,18 +61,14 @@ def _of_task(task: str, ranked: Sequence[Standing]) -> Paragraph:
     tied = [other for other in others if other.tied]
     apart = [other for other in others if other.p_value is not None and not other.tied]
     if tied:
-        words.append(
-            f" {len(tied)} of the {len(others)} others cannot be told apart from it: "
-            f"{_grouped(tied)}."
+        count = (
+            f"Of the {len(others)} others, {len(tied)}" if apart else f"All {len(others)} others"
         )
+        words.append(f" {count} cannot be told apart from it: {_grouped(tied)}.")
     if apart:
-        nearest, farthest = apart[0], apart[-1]
-        words.append(
-            f" The nearest that can, {nearest.combination.name}, is "
-            f"{times(nearest.mean / best.mean)} as far away; the farthest, "
-            f"{farthest.combination.name}, {times(farthest.mean / best.mean)}."
-        )
-    elif others and not tied:
+        count = "The rest" if tied else f"All {len(others)} others"
+        words.append(f" {count} can{'' if tied else ' be told apart'}, {_span(apart, best)}.")
+    if others and not tied and not apart:
         runner_up = others[0]
         words.append(
             f" Next comes {runner_up.combination.name}, "
@@ -81,13 +77,27 @@ def _of_task(task: str, ranked: Sequence[Standing]) -> Paragraph:
     return Paragraph(*words)
 
 
+def _span(apart: Sequence[Standing], best: Standing) -> str:
+    """Says how far away the nearest and the farthest are."""
+    nearest, farthest = apart[0], apart[-1]
+    near = f"{nearest.combination.name} at {times(nearest.mean / best.mean)} its total variation"
+    if nearest is farthest:
+        return near
+    return f"from {near} to {farthest.combination.name} at {times(farthest.mean / best.mean)}"
+
+
 def _alone(kind: str, placed: Sequence[Placing]) -> list[Words]:
     """Says which objective or exploration is best, like compared with like."""
     first = placed[0]
-    rest = ", ".join(f"{one.name} ({one.ratio:.2f})" for one in placed[1:])
+    others = [
+        f"{one.name} {one.ratio:.2f}"
+        + ("" if one.comparisons == first.comparisons
+           else f" (in {one.comparisons} of {first.comparisons} comparisons)")
+        for one in placed[1:]
+    ]  # fmt: skip
     return [
-        f"Among {kind}s alone, ", Strong(first.name), f" comes first ({first.ratio:.2f} times the "
-        f"best of its comparisons on average), then {rest}. ",
+        f"Of {kind}s alone, like compared with like, ", Strong(first.name), " comes first with "
+        f"{first.ratio:.2f} times the least total variation on average; {listing(others)}. ",
     ]  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def learning_curves(
                 name,
                 draw_curves(lines, labels, axes),
                 f"{task}: total variation against {label} for each objective and exploration",
-                f"{task}: mean total variation over seeds; bands reach from the least to the "
-                "greatest seed; the dotted line is where the task's best combination ends.",
+                "Mean total variation over seeds; bands reach from the least to the greatest seed. "
+                "The dotted line is where the task's best combination ends.",
             )
         ]
     return Tabs(panels)

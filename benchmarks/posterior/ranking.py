@@ -12,6 +12,7 @@ from benchmarks.posterior.results import METRIC, Combination
 from benchmarks.report.statistics import (
     LEVEL,
     SMALLEST,
+    bootstrap_geometric_interval,
     bootstrap_interval,
     geometric_mean,
     holm,
@@ -80,9 +81,9 @@ class Placing(Tested):
 
     Attributes:
         name: The choice: a combination, an objective or an exploration.
-        ratio: The geometric mean over comparisons of its error over the least mean error in the
-            comparison; the mean of that over seeds.
-        interval: The ratio's bootstrap interval over seeds, None of one seed.
+        ratio: The geometric mean over comparisons of its mean error over the least mean error.
+        interval: The ratio's bootstrap interval over seeds, None of one seed; the least mean errors
+            are held fixed.
         mean_rank: Its mean rank in the comparisons, 1 for the best.
         comparisons: How many it took part in.
     """
@@ -118,30 +119,33 @@ def placings(
     rows = []
     for name in names:
         own = [group for group in compared if name in group]
-        ratios = _over_groups(own, name)
+        ratios = [group[name].mean / _least(group) for group in own]
         ranks = [sorted(one.mean for one in group.values()).index(group[name].mean) + 1
                  for group in own]  # fmt: skip
-        rows.append((name, ratios, float(np.mean(ranks)), len(own)))
-    rows.sort(key=lambda row: (-row[3], np.mean(row[1])))
+        interval = bootstrap_geometric_interval(_seeds_by_groups(own, name))
+        rows.append((name, geometric_mean(ratios), interval, float(np.mean(ranks)), len(own)))
+    rows.sort(key=lambda row: (-row[4], row[1]))
     raw = [_paired_over_groups(compared, rows[0][0], row[0]) for row in rows[1:]]
-    return [
-        Placing(name, float(np.mean(ratios)), bootstrap_interval(ratios), rank, count, p_value)
-        for (name, ratios, rank, count), p_value in zip(
-            rows, [None, *holm(raw)] if rows else [], strict=True
-        )
-    ]
+    p_values = [None, *holm(raw)] if rows else []
+    return [Placing(*row, p_value) for row, p_value in zip(rows, p_values, strict=True)]
 
 
-def _over_groups(groups: Sequence[Group], name: str) -> list[float]:
-    """Computes each seed's geometric mean of the error over the least mean error."""
-    seeds = sorted({seed for group in groups for seed in group[name].seeds})
-    return [_seed_over_groups([g for g in groups if seed in g[name].seeds], name, seed)
-            for seed in seeds]  # fmt: skip
+def _least(group: Group) -> float:
+    """Finds the least mean error of a comparison."""
+    return max(min(one.mean for one in group.values()), SMALLEST)
+
+
+def _seeds_by_groups(groups: Sequence[Group], name: str) -> list[list[float]]:
+    """Divides errors by the least mean errors, of seeds finished in every comparison `[N, G]`."""
+    errors = [group[name].by_seed() for group in groups]
+    seeds = sorted(set.intersection(*map(set, errors)))
+    least = [_least(group) for group in groups]
+    return [[error[seed] / low for error, low in zip(errors, least, strict=True)] for seed in seeds]
 
 
 def _paired_over_groups(groups: Sequence[Group], first: str, other: str) -> float | None:
     """Tests two choices over the comparisons and seeds that both took part in."""
-    pairs = []
+    a, b = [], []
     for seed in sorted({s for group in groups for one in group.values() for s in one.seeds}):
         shared = [
             group
@@ -149,15 +153,9 @@ def _paired_over_groups(groups: Sequence[Group], first: str, other: str) -> floa
             if all(name in group and seed in group[name].seeds for name in (first, other))
         ]
         if shared:
-            pairs.append([_seed_over_groups(shared, name, seed) for name in (first, other)])
-    return paired_p_value(*zip(*pairs, strict=True), logarithmic=True) if pairs else None
-
-
-def _seed_over_groups(groups: Sequence[Group], name: str, seed: int) -> float:
-    """Averages one seed's error over the least mean error, geometrically over comparisons."""
-    least = [max(min(one.mean for one in group.values()), SMALLEST) for group in groups]
-    errors = [group[name].by_seed()[seed] for group in groups]
-    return geometric_mean([error / low for error, low in zip(errors, least, strict=True)])
+            a.append(geometric_mean([group[first].by_seed()[seed] for group in shared]))
+            b.append(geometric_mean([group[other].by_seed()[seed] for group in shared]))
+    return paired_p_value(a, b, logarithmic=True)
 
 
 def _paired(a: Mapping[int, float], b: Mapping[int, float], logarithmic: bool) -> float | None:

@@ -13,12 +13,11 @@ from benchmarks.report.document import Entry, Interval, Table
 from benchmarks.report.numbers import p_value, significant
 
 
-def ranking_table(task: str, ranked: Sequence[Standing]) -> Table:
+def ranking_table(ranked: Sequence[Standing]) -> Table:
     """Ranks the combinations of a task by total variation."""
     headers = [
-        "rank", "objective", "exploration", "total variation", "95 % interval",
-        "interval, log scale", "times the best", "differs from the best?", "seeds",
-        "likelihood evaluations", "CPU s",
+        "rank", "objective", "exploration", "total\nvariation", "95 % interval", "interval drawn",
+        "times\nthe best", "differs from\nthe best?", "seeds", "likelihood\nevaluations", "CPU s",
     ]  # fmt: skip
     best = ranked[0]
     rows = []
@@ -27,7 +26,7 @@ def ranking_table(task: str, ranked: Sequence[Standing]) -> Table:
         ratio = standing.mean / best.mean if best.mean else 1.0
         mark = "best" if standing is best else ""
         drawn = Interval(standing.mean, *(interval or (standing.mean, standing.mean)))
-        low_high = "-" if interval is None else " to ".join(significant(x) for x in interval)
+        low_high = "-" if interval is None else _range(interval, 3)
         rows.append(
             [
                 Entry(str(rank), rank),
@@ -43,25 +42,26 @@ def ranking_table(task: str, ranked: Sequence[Standing]) -> Table:
             ]
         )
     caption = (
-        f"{task}: total variation between q(z | x) and the exact posterior, 0 to 1, averaged over "
-        "the observations, after the last update. Costs are of one training, without measurements."
+        "Total variation between q(z | x) and the exact posterior, 0 to 1, averaged over the "
+        "observations, after the last update. Costs are of one training, without measurements. "
+        "Intervals are drawn on a logarithmic scale."
     )
     positive = all(bound > 0 for s in ranked for bound in (s.mean, *(s.interval or ())))
     return Table(headers, rows, caption, logarithmic=positive)
 
 
-def metrics_table(task: str, found: Sequence[Combination]) -> Table:
+def metrics_table(found: Sequence[Combination]) -> Table:
     """Shows every metric of a task's combinations, each with its interval and its best."""
     shown = [name for name in QUANTITIES if all(name in one.metrics for one in found)]
     entries: dict[tuple[str, tuple[str, str, str]], Entry] = {}
     for name in shown:
-        ranked = standings(found, name)
+        ranked, digits = standings(found, name), 3 if QUANTITIES[name].logarithmic else 4
         for standing in ranked:
             interval = standing.interval
             entries[name, standing.combination.key] = Entry(
-                significant(standing.mean),
+                significant(standing.mean, digits),
                 standing.mean,
-                note="" if interval is None else " to ".join(significant(x) for x in interval),
+                note="" if interval is None else _range(interval, digits),
                 mark="best" if standing is ranked[0] else "tied" if standing.tied else "",
             )
     headers = ["objective", "exploration", *(_header(name) for name in shown)]
@@ -70,9 +70,9 @@ def metrics_table(task: str, found: Sequence[Combination]) -> Table:
         for one in found
     ]
     caption = (
-        f"{task}: means over seeds with 95 % intervals below them; arrows say which way is better. "
-        "KL, ELBO, IWAE and EUBO in nats. The best of each column is in bold type; a bar on the "
-        "left marks what cannot be told apart from it."
+        "Means over seeds with 95 % intervals below them; arrows say which way is better. KL, "
+        "ELBO, IWAE and EUBO in nats. The best of each column is in bold type; a bar on the left "
+        "marks what cannot be told apart from it."
     )
     return Table(headers, rows, caption)
 
@@ -115,6 +115,11 @@ def _verdict(one: Standing | Placing, first: bool) -> Entry:
     if one.tied:
         return Entry(f"no ({p_value(one.p_value)})", 1 + one.p_value, mark="tied")
     return Entry(f"yes ({p_value(one.p_value)})", one.p_value)
+
+
+def _range(interval: tuple[float, float], digits: int) -> str:
+    """Shows an interval."""
+    return " to ".join(significant(bound, digits) for bound in interval)
 
 
 def _decimals(interval: tuple[float, float] | None) -> Entry:

@@ -141,12 +141,16 @@ def from_json(records: Any) -> list[Combination]:
     try:
         return [
             Combination(
-                **{
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()},
-                    "metrics": {name: tuple(v) for name, v in record["metrics"].items()},
-                }
+                task=str(record["task"]),
+                objective=str(record["objective"]),
+                exploration=str(record["exploration"]),
+                seeds=tuple(map(int, record["seeds"])),
+                metrics={k: tuple(map(float, v)) for k, v in record["metrics"].items()},
+                updates=int(record["updates"]),
+                likelihood_evaluations=tuple(map(float, record["likelihood_evaluations"])),
+                cpu_seconds=tuple(map(float, record["cpu_seconds"])),
             )
             for record in records
         ]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"These results are not as --summary-out writes them ({error}).") from error

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.report.svg import DASHES, GRID, INK, MARKERS, SERIES, style, to_svg
+from benchmarks.report.svg import DASHES, GRID, INK, MARKERS, PAGE_WIDTH, SERIES, style, to_svg
+from benchmarks.report.ticks import plain_log_ticks
 
-COLUMNS = 3
-WIDTH, PANEL_HEIGHT = 10.0, 2.35
-"""In inches; a page is as wide."""
+PANEL_HEIGHT = 2.5
+"""In inches."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], labels: Sequence[str], axe
     Returns:
         The picture's markup; see `to_svg`.
     """
-    columns = min(COLUMNS, len(panels))
+    columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     rows = -(-len(panels) // columns)
-    width = WIDTH if columns > 1 else 0.6 * WIDTH
+    width = PAGE_WIDTH if columns > 1 else 0.6 * PAGE_WIDTH
     with style():
         figure = Figure(figsize=(width, 0.75 + PANEL_HEIGHT * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -94,6 +94,11 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], labels: Sequence[str], axe
             panel.tick_params(labelbottom=True)
         for panel in grid[:, 0]:
             panel.set_ylabel(axes.y_label)
+        for panel in grid.flat[: len(panels)]:
+            if axes.x_logarithmic:
+                plain_log_ticks(panel.xaxis, *panel.get_xlim())
+            if axes.y_logarithmic:
+                plain_log_ticks(panel.yaxis, *panel.get_ylim())
         shown = [handles[label] for label in labels if label in handles]
         figure.legend(handles=shown, loc="outside lower center", ncols=5, handlelength=3.2)
         return to_svg(figure)

@@ -6,6 +6,7 @@ text everywhere: writing it down is what escapes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,8 +97,9 @@ class Table:
     logarithmic: bool = False
 
     def is_numeric(self, column: int) -> bool:
-        """Whether a column is sorted by numbers."""
-        return any(row[column].sort is not None for row in self.rows)
+        """Whether a column is of numbers, which stand flush right."""
+        sorted_by_number = [row[column] for row in self.rows if row[column].sort is not None]
+        return any(entry.text[:1] in "-0123456789" for entry in sorted_by_number)
 
     def scale(self, column: int) -> tuple[float, float] | None:
         """The range of a column's intervals, None of a column without."""
@@ -111,7 +113,7 @@ class Figure:
     """A picture.
 
     Attributes:
-        name: Unlike any other's of the document; the stem of its file's name.
+        name: Unlike any other's of the document.
         picture: Markup made by `svg.to_svg`, or a PNG file's bytes.
         description: What is seen, for those who cannot see it.
         caption: What it means, in a sentence or more.
@@ -121,6 +123,11 @@ class Figure:
     picture: str | bytes
     description: str
     caption: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The name as a file's and as part of an id: whatever a task is called, it is safe."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
 
 
 @dataclass(frozen=True)

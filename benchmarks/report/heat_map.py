@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.report.numbers import significant
 from benchmarks.report.svg import INK, PAPER
+from benchmarks.report.ticks import plain_log_ticks
 
 WIDE_RANGE = 10.0
 """From such a ratio of the largest to the smallest number on, colours follow logarithms."""
@@ -65,6 +66,8 @@ def draw_heat_map(
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, label=label, aspect=12)
     bar.outline.set_visible(False)
+    if isinstance(norm, LogNorm):
+        plain_log_ticks(bar.ax.yaxis, *bar.ax.get_ylim())
     return figure
 
 

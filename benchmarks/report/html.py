@@ -68,13 +68,12 @@ def _is(kind: type) -> Any:
 def _picture(figure: Figure) -> Markup:
     """Shows a picture, as wide as it was drawn and never wider than the page."""
     if isinstance(figure.picture, bytes):
-        width = _png_width(figure.picture)
         source = f"data:image/png;base64,{base64.b64encode(figure.picture).decode()}"
         return Markup('<img src="{}" alt="{}" style="width: {}px">').format(
-            source, figure.description, width
+            source, figure.description, _png_width(figure.picture)
         )
     width = size(figure.picture)[0]
-    svg = with_unique_ids(figure.picture, f"{figure.name}-")
+    svg = with_unique_ids(figure.picture, f"{figure.stem}-")
     attributes = Markup('class="{}" role="img" aria-label="{}" style="width: {}pt"').format(
         "small" if width <= NARROW else "large", figure.description, f"{width:g}"
     )
@@ -84,7 +83,7 @@ def _picture(figure: Figure) -> Markup:
 def _png_width(content: bytes) -> int:
     """Reads how wide a picture is to be shown, pixels of a screen of 96 to the inch."""
     image = Image.open(io.BytesIO(content))
-    resolution = image.info.get("dpi", (96, 96))[0]
+    resolution = float(image.info.get("dpi", (96, 96))[0])
     return round(image.width * 96 / resolution)
 
 

@@ -92,9 +92,9 @@ def _entry(entry: Entry) -> str:
 def _figure(figure: Figure, pictures: str, files: dict[str, bytes]) -> str:
     """Adds a picture's file and refers to it."""
     if isinstance(figure.picture, bytes):
-        name, content = f"{figure.name}.png", figure.picture
+        name, content = f"{figure.stem}.png", figure.picture
     else:
-        name, content = f"{figure.name}.svg", standalone(figure.picture).encode()
+        name, content = f"{figure.stem}.svg", standalone(figure.picture).encode()
     files[name] = content
     return f"![{_escape(figure.description)}]({pictures}/{name})"
 

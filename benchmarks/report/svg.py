@@ -13,6 +13,9 @@ import matplotlib
 INK, GRID, PAPER = "#1b1f24", "#d5d9de", "#fffffe"
 """The last is not plain white, which stays white on a dark page too."""
 
+PAGE_WIDTH = 11.4
+"""Inches that a picture across the whole page has."""
+
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 """Okabe and Ito's palette, told apart by colour-blind readers too; its yellow is too light for
 lines."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
+from benchmarks.report.ticks import plain_ticks
 from benchmarks.throughput.results import Comparison, Ratio
 from benchmarks.throughput.sides import BARE, OURS, SAMPLING, STOCK, STOCK_X, TB, WORKS
 
@@ -34,7 +35,7 @@ def draw_ratios(grid: Sequence[Comparison]) -> Figure:
         panel.axvline(1, color="0.6", linewidth=0.8)
         panel.set_xticks([0.7, 0.8, 1, 1.2, 1.5, 2, 3, 4, 6, 8, 10, 15])
         panel.set_xlim(*_range(grid, side, to))
-        _plain_ticks(panel.xaxis)
+        plain_ticks(panel.xaxis)
         panel.grid(axis="y", color="0.92")
         panel.set_axisbelow(True)
     for target, work in ((1.3, SAMPLING), (1.2, TB)):
@@ -82,9 +83,9 @@ def draw_growth(comparisons: Sequence[Comparison]) -> Figure:
             panel.set(xscale="log", yscale="log", title=f"{work}")
             panel.set_xlabel({"x-size": "numbers in x"}.get(section, section))
             panel.set_xticks(sorted({getattr(c.setting, keys[section]) for c in here}))
-            _plain_ticks(panel.xaxis)
+            plain_ticks(panel.xaxis)
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            _plain_ticks(panel.yaxis)
+            plain_ticks(panel.yaxis)
         row[0].set_ylabel("CPU milliseconds a call")
     entries = {}
     for panel in panels.flat:
@@ -110,9 +111,3 @@ def _curves(panel: Any, comparisons: Sequence[Comparison], key: str) -> None:
             bounds = [m.timing.quartiles for _, m in found]
             panel.fill_between(sizes, *zip(*bounds, strict=True), color=style["color"],
                                alpha=0.15, linewidth=0)  # fmt: skip
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Labels a logarithmic axis with plain numbers."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
