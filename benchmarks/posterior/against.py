@@ -14,8 +14,8 @@ from benchmarks.report.numbers import p_value, significant
 from benchmarks.report.reference import Reference
 from benchmarks.report.statistics import LEVEL, bootstrap_interval, holm, unpaired_p_value
 
-GRID = ("tasks", "objectives", "explorations", "seeds")
-"""Options that say which cells there are, not how each is trained."""
+NOT_OF_TRAINING = ("tasks", "objectives", "explorations", "seeds", "every")
+"""Options that say which cells there are and when they are measured, not how each is trained."""
 
 HOW = (
     "Runs are compared combination by combination by Welch's t-test on the logarithms of total "
@@ -46,14 +46,14 @@ def against(
     tested = [(key, p) for key, p in zip(both, p_values, strict=True) if p is not None]
     differing = sorted((p, key) for key, p in tested if p <= 1 - LEVEL)
     blocks: list[Block] = _conditions(config, reference)
-    blocks.append(
-        Paragraph(
-            f"Of {len(both)} combinations in both, {len(tested) - len(differing)} agree and "
-            f"{len(differing)} differ beyond what their seeds explain"
-            + (f"; {len(both) - len(tested)} have too few seeds to tell" if len(tested) < len(both)
-               else "") + "."
-        )
-    )  # fmt: skip
+    unknown = (
+        f" Too few seeds to tell: {len(both) - len(tested)}." if len(tested) < len(both) else ""
+    )
+    text = (
+        f"Combinations in both: {len(both)}. Not told apart: {len(tested) - len(differing)}. "
+        f"Different beyond what their seeds explain: {len(differing)}.{unknown}"
+    )
+    blocks.append(Paragraph(text))
     if differing:
         blocks.append(_table([(new[key], old[key], p) for p, key in differing], reference.name))
     for what, keys in (
@@ -61,10 +61,20 @@ def against(
         (f"Only in {reference.name}", [key for key in old if key not in new]),
     ):
         if keys:
-            names = "; ".join(", ".join(key) for key in keys)
-            blocks.append(Paragraph(f"{what} ({len(keys)}): {names}."))
+            blocks.append(Paragraph(f"{what} ({len(keys)}): {_grouped(keys)}."))
     blocks.append(Paragraph(HOW))
     return Section(f"Against {reference.name}", blocks)
+
+
+def _grouped(keys: Sequence[tuple[str, str, str]]) -> str:
+    """Names combinations, those of one task and objective together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for task, objective, exploration in keys:
+        groups.setdefault((task, objective), []).append(exploration)
+    return "; ".join(
+        f"{task}, {objective} with {', '.join(names)}"
+        for (task, objective), names in groups.items()
+    )
 
 
 def compare(pairs: Sequence[tuple[Combination, Combination]]) -> list[float | None]:
@@ -81,7 +91,7 @@ def compare(pairs: Sequence[tuple[Combination, Combination]]) -> list[float | No
 def _conditions(config: Mapping[str, Any], reference: Reference) -> list[Block]:
     """Names what the two runs were made with, where that differs."""
     other = reference.summary["config"]
-    settings = [name for name in config["options"] if name not in GRID]
+    settings = [name for name in config["options"] if name not in NOT_OF_TRAINING]
     changed = [
         f"{name.replace('_', ' ')} is {config['options'][name]} here and "
         f"{other.get('options', {}).get(name, 'unknown')} there"

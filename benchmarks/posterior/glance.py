@@ -60,15 +60,16 @@ def _of_task(task: str, ranked: Sequence[Standing]) -> Paragraph:
     ]  # fmt: skip
     tied = [other for other in others if other.tied]
     apart = [other for other in others if other.p_value is not None and not other.tied]
-    if tied:
-        count = (
-            f"Of the {len(others)} others, {len(tied)}" if apart else f"All {len(others)} others"
+    if tied and apart:
+        words.append(
+            f" Of the {len(others)} others, {len(tied)} cannot be told apart from it: "
+            f"{_grouped(tied, ranked)}. The rest can, {_span(apart, best)}."
         )
-        words.append(f" {count} cannot be told apart from it: {_grouped(tied)}.")
-    if apart:
-        count = "The rest" if tied else f"All {len(others)} others"
-        words.append(f" {count} can{'' if tied else ' be told apart'}, {_span(apart, best)}.")
-    if others and not tied and not apart:
+    elif tied:
+        words.append(f" None of the {len(others)} others can be told apart from it.")
+    elif apart:
+        words.append(f" All {len(others)} others can be told apart from it, {_span(apart, best)}.")
+    elif others:
         runner_up = others[0]
         words.append(
             f" Next comes {runner_up.combination.name}, "
@@ -101,12 +102,20 @@ def _alone(kind: str, placed: Sequence[Placing]) -> list[Words]:
     ]  # fmt: skip
 
 
-def _grouped(standing: Sequence[Standing]) -> str:
+def _grouped(tied: Sequence[Standing], ranked: Sequence[Standing]) -> str:
     """Names combinations, those of one objective together."""
+    best = ranked[0].combination
     groups: dict[str, list[str]] = {}
-    for one in standing:
+    for one in tied:
         groups.setdefault(one.combination.objective, []).append(one.combination.exploration)
-    return "; ".join(f"{objective} with {', '.join(names)}" for objective, names in groups.items())
+    parts = []
+    for objective, names in groups.items():
+        others = [one for one in ranked[1:] if one.combination.objective == objective]
+        if 2 < len(others) == len(names):
+            names = ["every other exploration" if objective == best.objective
+                     else "every exploration"]  # fmt: skip
+        parts.append(f"{objective} with {', '.join(names)}")
+    return "; ".join(parts)
 
 
 def _interval(interval: tuple[float, float] | None, decimals: int | None = None) -> str:

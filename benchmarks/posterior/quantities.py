@@ -21,8 +21,8 @@ class Quantity:
 QUANTITIES = {
     "total_variation": Quantity("total variation", lower_is_better=True, logarithmic=True),
     "jensen_shannon": Quantity("Jensen-Shannon", lower_is_better=True, logarithmic=True),
-    "forward_kl": Quantity("KL(p || q)", lower_is_better=True, logarithmic=True),
-    "reverse_kl": Quantity("KL(q || p)", lower_is_better=True, logarithmic=True),
+    "forward_kl": Quantity("KL(p‖q)", lower_is_better=True, logarithmic=True),
+    "reverse_kl": Quantity("KL(q‖p)", lower_is_better=True, logarithmic=True),
     "elbo": Quantity("ELBO", lower_is_better=False, logarithmic=False),
     "iwae": Quantity("IWAE bound", lower_is_better=False, logarithmic=False),
     "eubo": Quantity("EUBO", lower_is_better=True, logarithmic=False),

@@ -59,7 +59,7 @@ def metrics_table(found: Sequence[Combination]) -> Table:
         for standing in ranked:
             interval = standing.interval
             entries[name, standing.combination.key] = Entry(
-                significant(standing.mean, digits),
+                f"{'≈ ' if standing.tied else ''}{significant(standing.mean, digits)}",
                 standing.mean,
                 note="" if interval is None else _range(interval, digits),
                 mark="best" if standing is ranked[0] else "tied" if standing.tied else "",
@@ -71,8 +71,8 @@ def metrics_table(found: Sequence[Combination]) -> Table:
     ]
     caption = (
         "Means over seeds with 95 % intervals below them; arrows say which way is better. KL, "
-        "ELBO, IWAE and EUBO in nats. The best of each column is in bold type; a bar on the left "
-        "marks what cannot be told apart from it."
+        "ELBO, IWAE and EUBO in nats. The best of each column is in bold type, and ≈ marks what "
+        "cannot be told apart from it."
     )
     return Table(headers, rows, caption)
 
@@ -141,4 +141,4 @@ def _cost(one: Combination) -> list[Entry]:
 def _header(metric: str) -> str:
     """Names a metric, with an arrow to where it is better."""
     quantity = QUANTITIES[metric]
-    return f"{quantity.label} {'↓' if quantity.lower_is_better else '↑'}"
+    return f"{quantity.label}\N{NO-BREAK SPACE}{'↓' if quantity.lower_is_better else '↑'}"

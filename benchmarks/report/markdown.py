@@ -79,13 +79,13 @@ def _table(table: Table) -> str:
     shown = [i for i in range(len(table.headers)) if table.scale(i) is None]
     rows = [[_entry(row[i]) for i in shown] for row in table.rows]
     align = ["right" if table.is_numeric(i) else "left" for i in shown]
-    headers = [_escape(table.headers[i]) for i in shown]
+    headers = [_escape(" ".join(table.headers[i].split("\n"))) for i in shown]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def _entry(entry: Entry) -> str:
     """Writes what stands in one place of a table."""
-    text = " ".join(_escape(part) for part in (entry.text, entry.note) if part)
+    text = _escape(f"{entry.text} ({entry.note})" if entry.note else entry.text)
     return f"**{text}**" if entry.mark == "best" else text
 
 
