@@ -63,6 +63,6 @@ def _task_of(path: Path) -> str:
             f"{path} holds a throughput run, whose report is there already: table.md and pictures."
         )
     name = config.get("task")
-    if not isinstance(name, str):
-        raise UserError(f"{path} is not a run's folder: its config.json names no task.")
+    if not isinstance(name, str) or "options" not in config:
+        raise UserError(f"{path} is not a run's folder; name the one that cells/ is in.")
     return name
