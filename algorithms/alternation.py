@@ -37,21 +37,35 @@ class Alternation(ABC):
 
 
 class FixedUpdates(Alternation):
-    """The same number of updates in every E-step."""
+    """The same number of updates in every E-step, but perhaps for the first.
 
-    def __init__(self, updates: int) -> None:
+    A long first E-step keeps an untrained policy's samples, spread over all structures, out of the
+    first M-step: on them a model forgets its start, and may be left where no latent tells anything.
+    """
+
+    def __init__(self, updates: int, first: int | None = None) -> None:
         """Takes the number of updates.
 
+        Args:
+            updates: How many in an E-step.
+            first: How many in the first, before any M-step; as many by default.
+
         Raises:
-            UserError: If it is below 1.
+            UserError: If either is below 1.
         """
-        if updates < 1:
-            raise UserError(f"An E-step needs at least 1 update; got {updates}.")
         self.updates = updates
+        self.first = updates if first is None else first
+        if min(self.updates, self.first) < 1:
+            raise UserError(f"An E-step needs at least 1 update; got {min(updates, self.first)}.")
+        self._current_updates = self.first
+
+    def start(self, m_steps: int) -> None:
+        """Says whether this is the first E-step; see `Alternation.start`."""
+        self._current_updates = self.updates if m_steps else self.first
 
     def done(self, updates: int, loss: Tensor) -> bool:
         """Says whether the updates are made; see `Alternation.done`."""
-        return updates >= self.updates
+        return updates >= self._current_updates
 
 
 class LossThreshold(Alternation):

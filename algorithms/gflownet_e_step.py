@@ -13,6 +13,7 @@ from algorithms.objective import Objective
 from algorithms.policy import Policy
 from algorithms.rollout import rollout
 from algorithms.schedule import Schedule, as_schedule, require_positive
+from algorithms.trajectory_batch import TrajectoryBatch
 from gfn_envs.errors import UserError
 from lvms.model import LatentVariableModel, WeightedSamples
 from lvms.reward import LVMReward
@@ -149,15 +150,26 @@ class GFlowNetEStep(EStep):
         self.updates += 1
         return output.loss.detach()
 
-    @torch.no_grad()
     def posterior(self, x: Tensor, k: int) -> WeightedSamples:
         """Draws k structures for each observation from the policy; see `EStep.posterior`."""
+        return WeightedSamples.equal(self.draw(x, k).z.view(len(x), k, -1))
+
+    @torch.no_grad()
+    def draw(self, x: Tensor, k: int) -> TrajectoryBatch:
+        """Draws k trajectories for each observation from the policy, those of one x side by side.
+
+        Args:
+            x: Observations, `[B, ...]`.
+            k: How many for each.
+
+        Returns:
+            `[B k]` trajectories without gradient.
+        """
         rows = torch.arange(len(x), device=x.device).repeat_interleave(k)
-        batch = rollout(
+        return rollout(
             self.model.env, self.policy, x, rows=rows, context=self.model.context(x),
             generator=self.generator,
         )  # fmt: skip
-        return WeightedSamples.equal(batch.z.view(len(x), k, -1))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the policy and its training too; see `EStep.state_dict`."""

@@ -13,6 +13,7 @@ from lvms.model import (
     LatentVariableModel,
     MeanField,
     PartialJoint,
+    StartAtData,
     WeightedSamples,
 )
 from lvms.reward import LVMReward
@@ -30,6 +31,7 @@ __all__ = [
     "MeanField",
     "PartialJoint",
     "SigmoidBeliefNet",
+    "StartAtData",
     "VectorLVMRewardWrapper",
     "WeightedSamples",
     "exact_posterior",

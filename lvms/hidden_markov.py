@@ -55,8 +55,7 @@ class HiddenMarkovModel(LatentVariableModel):
         self.steps, self.states = steps, states
         self.scale = float(scale)
         self.initial_logits = nn.Parameter(torch.zeros(states))
-        stay = torch.eye(states) / 2 + 1 / (2 * states)
-        self.transition_logits = nn.Parameter(stay.log())
+        self.transition_logits = nn.Parameter(_staying(states))
         self.means = nn.Parameter(torch.arange(states) - (states - 1) / 2)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -99,9 +98,11 @@ class HiddenMarkovModel(LatentVariableModel):
             noise = torch.randn(z.shape, generator=generator, device=z.device)
             return self.means[z] + self.scale * noise, z
 
+    # -- StartAtData ----------------------------------------------------------------------------
+
     @torch.no_grad()
     def start_at_data(self, x: Tensor, generator: torch.Generator | None = None) -> None:
-        """Puts the means on randomly chosen values of the data.
+        """Puts the means on randomly chosen values of the data; pi and A are a new model's.
 
         Args:
             x: `[B, T]`, at least as many values as states.
@@ -117,6 +118,8 @@ class HiddenMarkovModel(LatentVariableModel):
             )
         chosen = torch.randperm(x.numel(), generator=generator)[: self.states]
         self.means.copy_(x.flatten()[chosen])
+        self.initial_logits.zero_()
+        self.transition_logits.copy_(_staying(self.states))
         self.mark_updated()
 
     # -- ExactPosterior: forward-backward ------------------------------------------------------
@@ -226,3 +229,8 @@ class HiddenMarkovModel(LatentVariableModel):
         """Sums the weights of each index, float `[size]`."""
         total = torch.zeros(size, dtype=weight.dtype, device=weight.device)
         return total.index_add_(0, index.flatten(), weight.flatten())
+
+
+def _staying(states: int) -> Tensor:
+    """Logits of a chain that stays with probability 1/2 and otherwise moves uniformly, `[K, K]`."""
+    return (torch.eye(states) / 2 + 1 / (2 * states)).log()

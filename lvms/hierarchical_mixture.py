@@ -106,6 +106,8 @@ class HierarchicalGaussianMixture(LatentVariableModel):
         with torch.no_grad():
             return self.means[z[:, 0]] + self.offset(z) + self.scale * noise, z
 
+    # -- StartAtData ----------------------------------------------------------------------------
+
     @torch.no_grad()
     def start_at_data(self, x: Tensor, generator: torch.Generator | None = None) -> None:
         """Puts the super-means on randomly chosen data points, as the paper does.

@@ -147,3 +147,19 @@ class PartialJoint(Protocol):
         Returns:
             float `[N]`, nats, finite.
         """
+
+
+@runtime_checkable
+class StartAtData(Protocol):
+    """Can forget its parameters and begin anew from random ones, to be fitted."""
+
+    def start_at_data(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Sets every learned parameter to where learning from x starts; none keeps its value.
+
+        Args:
+            x: Observations, `[B, ...]`.
+            generator: Source of randomness.
+
+        Raises:
+            UserError: If there are too few observations.
+        """

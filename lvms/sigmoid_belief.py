@@ -11,6 +11,9 @@ from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import UNSET, FactoredCategorical
 from lvms.model import LatentVariableModel
 
+START_SCALE = 0.5
+"""The standard deviation of the weights that learning starts from, nats."""
+
 BLOCK_ELEMENTS = 1 << 22
 """Exact inference holds tables of about this many numbers at a time (16 MB in float32)."""
 
@@ -87,6 +90,23 @@ class SigmoidBeliefNet(LatentVariableModel):
             units = torch.bernoulli(prior, generator=generator)
             x = torch.bernoulli(self._logits(units).sigmoid(), generator=generator)
             return x, units.long()
+
+    # -- StartAtData ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start_at_data(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Draws small normal weights, with biases that make each unit about as often on as in x.
+
+        Args:
+            x: Zeros and ones, float `[B, D]`.
+            generator: Source of randomness.
+        """
+        self.prior_logits.zero_()
+        weight = torch.randn(self.weight.shape, generator=generator, device=self.weight.device)
+        self.weight.copy_(START_SCALE * weight)
+        on = (x.sum(0) + 0.5) / (len(x) + 1)  # never 0 or 1
+        self.bias.copy_(on.logit() - self.weight.sum(1) / 2)
+        self.mark_updated()
 
     # -- PartialJoint ---------------------------------------------------------------------------
 

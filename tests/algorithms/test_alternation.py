@@ -17,8 +17,16 @@ def updates_until_done(alternation, losses, m_steps=0):
 def test_fixed_updates():
     assert updates_until_done(FixedUpdates(4), [9.0] * 20) == 4
     assert updates_until_done(FixedUpdates(4), [0.0] * 20) == 4
-    with pytest.raises(UserError, match="at least 1"):
-        FixedUpdates(0)
+    for sizes in ((0,), (4, 0)):
+        with pytest.raises(UserError, match="at least 1"):
+            FixedUpdates(*sizes)
+
+
+def test_the_first_e_step_may_be_longer():
+    alternation = FixedUpdates(2, first=7)
+    assert updates_until_done(alternation, [0.0] * 20) == 7
+    assert updates_until_done(alternation, [0.0] * 20, m_steps=1) == 2
+    assert updates_until_done(alternation, [0.0] * 20, m_steps=5) == 2
 
 
 def test_loss_threshold_waits_for_the_moving_average():

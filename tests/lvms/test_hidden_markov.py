@@ -16,6 +16,7 @@ from lvms import (
     HiddenMarkovModel,
     MeanField,
     PartialJoint,
+    StartAtData,
     WeightedSamples,
     exact_posterior,
 )
@@ -293,6 +294,15 @@ def test_starts_at_distinct_values_of_the_data():
         model.start_at_data(torch.zeros(1, 2))
 
 
+def test_a_start_forgets_all_that_was_learned():
+    x = torch.arange(20.0).view(5, 4)
+    learned, new = random_model(4, 3, seed=0)[0], HiddenMarkovModel(4, 3)
+    for model in (learned, new):
+        model.start_at_data(x, torch.Generator().manual_seed(0))
+    for name, parameter in learned.named_parameters():
+        assert torch.equal(parameter, new.get_parameter(name))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -310,7 +320,7 @@ def test_wrong_arguments_are_user_errors(arguments, message):
 
 def test_satisfies_the_protocols_and_is_its_own_exact_posterior():
     model = HiddenMarkovModel()
-    for protocol in (ExactPosterior, ClosedFormMStep, MeanField, PartialJoint):
+    for protocol in (ExactPosterior, ClosedFormMStep, MeanField, PartialJoint, StartAtData):
         assert isinstance(model, protocol)
     assert exact_posterior(model) is model
 

@@ -16,6 +16,7 @@ from lvms import (
     HierarchicalGaussianMixture,
     MeanField,
     PartialJoint,
+    StartAtData,
     WeightedSamples,
     exact_posterior,
 )
@@ -376,7 +377,7 @@ def test_state_dict_carries_parameters_and_version():
 
 def test_satisfies_the_protocols_and_is_its_own_exact_posterior():
     model = HierarchicalGaussianMixture()
-    for protocol in (ExactPosterior, ClosedFormMStep, MeanField, PartialJoint):
+    for protocol in (ExactPosterior, ClosedFormMStep, MeanField, PartialJoint, StartAtData):
         assert isinstance(model, protocol)
     assert exact_posterior(model) is model
 

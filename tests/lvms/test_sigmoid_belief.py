@@ -16,6 +16,7 @@ from lvms import (
     MeanField,
     PartialJoint,
     SigmoidBeliefNet,
+    StartAtData,
     exact_posterior,
 )
 from tests.algorithms.statistics import assert_drawn_from
@@ -230,6 +231,23 @@ def test_weights_differ_between_seeds_and_latents():
     assert not torch.equal(first[:, 0], first[:, 1])
 
 
+def test_a_start_forgets_all_that_was_learned_and_matches_the_units():
+    x = (torch.rand(400, 6, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    starts = []
+    for seed in (1, 1, 2):
+        model, _ = random_model(3, 6, seed=seed)
+        version = model.version
+        model.start_at_data(x, torch.Generator().manual_seed(seed))
+        assert model.version > version
+        assert not model.prior_logits.any()
+        middle = (model.bias + model.weight.sum(1) / 2).sigmoid()
+        torch.testing.assert_close(middle, x.mean(0), rtol=0, atol=2e-3)
+        starts.append(model.weight.detach().clone())
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+    assert len(starts[0].unique()) == 18
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -254,7 +272,7 @@ def test_too_many_latents_to_sum_over_are_a_user_error():
 
 def test_satisfies_the_protocols_and_is_its_own_exact_posterior():
     model = SigmoidBeliefNet()
-    for protocol in (ExactPosterior, MeanField, PartialJoint):
+    for protocol in (ExactPosterior, MeanField, PartialJoint, StartAtData):
         assert isinstance(model, protocol)
     assert exact_posterior(model) is model
 
