@@ -78,13 +78,14 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem check gfn_envs/FactoredCategorical-v0\n"
         "  gfnem bench throughput --quick\n"
         "  gfnem bench posterior --workers 2\n"
+        "  gfnem bench em --workers 2\n"
         "  gfnem report runs/FOLDER",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser(
         "list",
         help="show tasks, environments and parts",
-        description="Show tasks, environments, models, objectives, explorations and metrics.",
+        description="Show tasks, environments and every registered part.",
     )
     run = commands.add_parser("run", help="carry out a task", add_help=False)
     run.add_argument("task", nargs="?")
@@ -132,6 +133,7 @@ def _list() -> int:
     import gfn_envs
     from algorithms.explorations import explorations
     from algorithms.objectives import objectives
+    from benchmarks.em.methods import em_methods
     from benchmarks.posterior.controls import controls
     from benchmarks.posterior.metrics import metrics
     from benchmarks.task import tasks_of
@@ -155,6 +157,7 @@ def _list() -> int:
         "Models (lvms.models.models)": models,
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Explorations (algorithms.explorations.explorations)": explorations,
+        "EM methods (benchmarks.em.methods.em_methods)": em_methods,
         "Metrics (benchmarks.posterior.metrics.metrics)": metrics,
         "Controls without a policy (benchmarks.posterior.controls.controls)": controls,
     }

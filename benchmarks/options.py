@@ -3,10 +3,11 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gfn_envs.errors import unknown_name
+from gfn_envs.catalogue import Catalogue
+from gfn_envs.errors import UserError, unknown_name
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -67,3 +68,11 @@ def make_options(
     names = {field.name for field in dataclasses.fields(options_type)}
     chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in names}
     return options_type(**{**(presets[preset] if preset else {}), **chosen})
+
+
+def require_names(option: str, names: Sequence[str], known: Catalogue) -> None:
+    """Raises a UserError if a name is not registered or is there twice."""
+    for name in names:
+        known[name]
+    if len(set(names)) < len(names):
+        raise UserError(f"--{option} names {max(names, key=names.count)} twice.")

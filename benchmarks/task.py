@@ -213,3 +213,9 @@ register_task(
     "Compare objectives and explorations on exact posteriors, at equal numbers of updates",
     command="bench",
 )
+register_task(
+    "em",
+    "benchmarks.em.suite:EMSuite",
+    "Learn standard models from scratch by every EM method, from the same data and starts",
+    command="bench",
+)

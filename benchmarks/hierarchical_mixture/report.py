@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from benchmarks.em.lines import LINES
 from benchmarks.hierarchical_mixture.sweep import MethodCell
 from benchmarks.run_folder import RunFolder
 
@@ -27,15 +28,6 @@ CLOSE_TO_EXACT = 1e-3
 
 HEADERS = ("method", "test log-likelihood", "best", "poor optima", "total variation", "CPU s",
            "CPU s to exact EM", "p(x, z) evaluations")  # fmt: skip
-
-LINES = {
-    "exact-em": ("#0072B2", "-"),
-    "annealed-em": ("#56B4E9", (0, (5, 1))),
-    "mean-field-em": ("#E69F00", "--"),
-    "monte-carlo-em": ("#009E73", ":"),
-    "gflownet-em": ("#CC79A7", "-."),
-}
-"""Each method's colour and dashes."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +214,7 @@ def draw_curves(task: HierarchicalMixture, runs: dict[str, MethodRuns]) -> Figur
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_iteration, by_time = figure.subplots(1, 2, sharey=True)
     for method, run in runs.items():
-        colour, style = LINES[method]
+        colour, style = LINES[method][:2]
         middle = np.median(run.log_likelihood, axis=0)
         steps = np.arange(1, len(middle) + 1)
         band = {"color": colour, "alpha": 0.15, "linewidth": 0}

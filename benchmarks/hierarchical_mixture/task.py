@@ -15,17 +15,16 @@ from algorithms.backward_policy import (
     UniformActions,
     UniformTrajectories,
 )
-from algorithms.e_step import EStep, ExactEStep, MeanFieldEStep, MetropolisEStep, require_table
+from algorithms.e_step import ExactEStep, require_table
 from algorithms.em import EM
 from algorithms.exploration import EpsilonUniform
-from algorithms.gflownet_e_step import GFlowNetEStep
 from algorithms.m_step import ClosedForm, GradientAscent, MStep
-from algorithms.mlp_policy import MLPPolicy
 from algorithms.objectives import objectives
-from algorithms.policy_distribution import policy_log_probs
 from algorithms.residual_loss import Huber, Squared
-from algorithms.schedule import Exponential, Linear, Schedule
-from algorithms.tempered_reward import TemperedReward
+from algorithms.schedule import Linear
+from benchmarks.em import methods
+from benchmarks.em.e_step_table import e_step_log_probs
+from benchmarks.em.problem import Problem
 from benchmarks.hierarchical_mixture import report, sweep
 from benchmarks.hierarchical_mixture.sweep import MethodCell, Options
 from benchmarks.provenance import derive_seed
@@ -117,35 +116,25 @@ class HierarchicalMixture(Task):
 
     def make_learner(self, cell: MethodCell) -> EM[HierarchicalGaussianMixture]:
         """Makes EM with the E-step that the method names; see `Task.make_learner`."""
-        seed = derive_seed(self.options.seed, cell.method, cell.initialisation)
-        generator = torch.Generator().manual_seed(seed)
+        options = self.options
+        seed = derive_seed(options.seed, cell.method, cell.initialisation)
         model = self.make_model(cell.initialisation)
-        e_step: EStep
+        problem = Problem(
+            model, self.points.train, options.iterations, self._make_m_step(model),
+            torch.Generator().manual_seed(seed),
+        )  # fmt: skip
         match cell.method:
             case "exact-em":
-                e_step = ExactEStep(model)
+                return methods.exact_em(problem)
             case "annealed-em":
-                e_step = ExactEStep(model, self._beta())
+                return methods.annealed_em(problem, options.beta, options.beta_iterations)
             case "mean-field-em":
-                e_step = MeanFieldEStep(model, self.options.sweeps)
+                return methods.mean_field_em(problem, options.sweeps)
             case "monte-carlo-em":
-                e_step = MetropolisEStep(
-                    model, self.options.moves, self.options.posterior_samples, generator
-                )
+                return methods.monte_carlo_em(problem, options.moves, options.posterior_samples)
             case "gflownet-em":
-                e_step = self._make_gflownet(model, generator)
-            case _:
-                raise UserError(f"There is no method '{cell.method}'.")
-        m_step: MStep
-        if self.options.m_step == "gradient":
-            sgd = torch.optim.SGD(model.parameters(), lr=self.options.m_learning_rate)
-            m_step = GradientAscent(sgd, model)
-        else:
-            m_step = ClosedForm(model)
-        return EM(
-            model, e_step, m_step,
-            posterior_samples=self.options.posterior_samples, generator=generator,
-        )  # fmt: skip
+                return self._gflownet_em(problem)
+        raise UserError(f"There is no method '{cell.method}'.")
 
     @torch.no_grad()
     def evaluate(self, learner: EM[HierarchicalGaussianMixture]) -> dict[str, float]:
@@ -162,7 +151,7 @@ class HierarchicalMixture(Task):
             "log_likelihood": model.log_marginal(test),
             "train_log_likelihood": model.log_marginal(self.points.train),
         }
-        log_q = self._e_step_log_probs(learner)
+        log_q = e_step_log_probs(learner, test)
         if log_q is not None:
             exact = ExactEStep(model).posterior(test, 1).log_w
             per_point["total_variation"] = (log_q.exp() - exact.exp()).abs().sum(-1) / 2
@@ -203,46 +192,35 @@ class HierarchicalMixture(Task):
             return load_csv(self.options.data, standardise=self.options.standardise, seed=seed)
         return synthetic_square(self.options.points, seed)
 
-    def _beta(self) -> Schedule:
-        """The power of the posterior in each E-step."""
-        return Exponential(self.options.beta, 1.0, self.options.beta_iterations)
+    def _make_m_step(self, model: HierarchicalGaussianMixture) -> MStep:
+        """Makes the M-step that the options name."""
+        if self.options.m_step == "gradient":
+            sgd = torch.optim.SGD(model.parameters(), lr=self.options.m_learning_rate)
+            return GradientAscent(sgd, model)
+        return ClosedForm(model)
 
-    def _make_gflownet(
-        self, model: HierarchicalGaussianMixture, generator: torch.Generator
-    ) -> GFlowNetEStep:
-        """Makes the GFlowNet E-step that the options describe."""
+    def _gflownet_em(
+        self, problem: Problem[HierarchicalGaussianMixture]
+    ) -> EM[HierarchicalGaussianMixture]:
+        """Makes EM with the GFlowNet E-step that the options describe."""
         options = self.options
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
-            policy = MLPPolicy(model.env, x_size=2, hidden=options.hidden)
         residual_loss = Huber(options.huber_delta) if options.huber_delta else Squared()
-        backward = None if model.env.is_tree else BACKWARD_POLICIES[options.backward]()
+        backward = None if problem.model.env.is_tree else BACKWARD_POLICIES[options.backward]()
         alternation: Alternation = FixedUpdates(options.e_updates)
         if any(options.loss_bound):
             bound = Linear(options.loss_bound[0], options.loss_bound[-1], options.iterations)
             alternation = LossThreshold(bound, max_updates=options.e_updates)
-        return GFlowNetEStep(
-            model,
-            policy,
+        return methods.amortised_em(
+            problem,
             objectives.make(options.objective, backward, residual_loss),
-            exploration=TemperedReward(
-                EpsilonUniform(options.epsilon), self._beta(), per_m_step=True
+            methods.annealed(
+                EpsilonUniform(options.epsilon), options.beta, options.beta_iterations
             ),
             alternation=alternation,
-            batch_size=options.batch_size or len(self.points.train),
+            hidden=options.hidden,
+            learning_rate=(options.learning_rate[0], options.learning_rate[-1]),
+            batch_size=options.batch_size or len(problem.x),
             samples_per_x=options.samples_per_x,
-            learning_rate=Exponential(
-                options.learning_rate[0], options.learning_rate[-1], options.iterations
-            ),
             min_log_reward=options.min_log_reward,
-            generator=generator,
+            posterior_samples=options.posterior_samples,
         )
-
-    def _e_step_log_probs(self, learner: EM[HierarchicalGaussianMixture]) -> Tensor | None:
-        """Computes the E-step's own log q(z | x) on test points `[M, Z]`, where it has one."""
-        e_step, test = learner.e_step, self.points.test
-        if isinstance(e_step, GFlowNetEStep):
-            return policy_log_probs(learner.model.env, e_step.policy, test)
-        if isinstance(e_step, MeanFieldEStep | ExactEStep):
-            return e_step.posterior(test, 1).log_w
-        return None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.explorations import explorations
 from algorithms.objectives import objectives
+from benchmarks.options import require_names
 from benchmarks.posterior import report, sweep
 from benchmarks.posterior.curves import measure_e_step
 from benchmarks.posterior.learner import PosteriorLearner
@@ -18,7 +19,6 @@ from benchmarks.posterior.sweep import Options, PosteriorCell
 from benchmarks.posterior.training import make_data, make_e_step
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Task
-from gfn_envs.catalogue import Catalogue
 from gfn_envs.errors import UserError
 from lvms.models import models
 
@@ -54,9 +54,9 @@ class PosteriorSuite(Task):
                 raise UserError(f"--{name} must be at least 1.")
         if not 0 < options.learning_rate < math.inf:
             raise UserError("--learning-rate must be a positive number.")
-        _require_names("tasks", options.tasks, models)
-        _require_names("objectives", options.objectives, objectives)
-        _require_names("explorations", options.explorations, explorations)
+        require_names("tasks", options.tasks, models)
+        require_names("objectives", options.objectives, objectives)
+        require_names("explorations", options.explorations, explorations)
         self.evaluate_every = options.every
         self._data = {task: make_data(task) for task in options.tasks}
         self.left_out: dict[tuple[str, str, str], str] = {}
@@ -120,11 +120,3 @@ class PosteriorSuite(Task):
 
         found = read(folder, Progress.of(self, folder).finished)
         return {"config": folder.read_json("config.json"), "combinations": to_json(found)}
-
-
-def _require_names(option: str, names: Sequence[str], known: Catalogue) -> None:
-    """Raises a UserError if a name is not registered or is there twice."""
-    for name in names:
-        known[name]
-    if len(set(names)) < len(names):
-        raise UserError(f"--{option} names {max(names, key=names.count)} twice.")

@@ -68,11 +68,13 @@ def make_e_step(
     )
 
 
-def make_policy(model: LatentVariableModel, x: Tensor, seed: int) -> MLPPolicy:
-    """Makes the policy of every comparison for observations x `[B, ...]`, from a seed."""
+def make_policy(
+    model: LatentVariableModel, x: Tensor, seed: int, hidden: int = 128, layers: int = 2
+) -> MLPPolicy:
+    """Makes the policy of a comparison for observations x `[B, ...]`, from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MLPPolicy(model.env, x_size=x[0].numel(), hidden=128, layers=2)
+        return MLPPolicy(model.env, x_size=x[0].numel(), hidden=hidden, layers=layers)
 
 
 def make_objective(name: str, model: LatentVariableModel) -> Objective:

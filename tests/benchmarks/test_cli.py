@@ -18,6 +18,7 @@ import gfn_envs
 from algorithms.explorations import explorations
 from algorithms.objectives import objectives
 from benchmarks import cli, runner, task
+from benchmarks.em.methods import em_methods
 from benchmarks.hierarchical_mixture.sweep import METHODS, Options, presets
 from benchmarks.posterior.controls import controls
 from benchmarks.posterior.metrics import metrics
@@ -294,6 +295,7 @@ def test_help_of_the_suites(gfnem):
     status, output, errors = gfnem("bench", "--help")
     assert (status, errors) == (0, "")
     assert "  posterior: Compare objectives and explorations" in output
+    assert "  em: Learn standard models from scratch" in output
     assert "  throughput: Measure" in output
     status, output, errors = gfnem("bench", "posterior", "--help")
     assert (status, errors) == (0, "")
@@ -516,7 +518,7 @@ def test_list_names_everything_registered(gfnem):
         assert name in output
     lines = [" ".join(line.split()) for line in output.splitlines()]
     assert any(line.startswith("posterior Compare objectives") for line in lines)
-    for catalogue in (models, objectives, explorations, metrics, controls):
+    for catalogue in (models, objectives, explorations, em_methods, metrics, controls):
         for name, entry in catalogue.items():
             defaults = ", ".join(f"{key}={value!r}" for key, value in entry.kwargs.items())
             assert " ".join(f"{name} {defaults} {entry.description}".split()) in lines

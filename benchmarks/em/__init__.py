@@ -1,0 +1,1 @@
+"""Whole EM runs: standard models learned from scratch by every method, from the same starts."""

@@ -1,0 +1,96 @@
+"""A method's learner beside what it is judged by."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.e_step import MAX_STRUCTURES
+from algorithms.em import EM
+from algorithms.learner import Learner
+from benchmarks.em.e_step_table import e_step_log_probs
+from benchmarks.em.problem import Problem
+from benchmarks.posterior.metrics import summarise
+from lvms.enumeration import EnumeratedPosterior, exact_posterior
+
+POSTERIORS = 200
+"""The posteriors of so many test observations are compared: tables of all would take long."""
+
+
+class EMLearner(Learner):
+    """Passes updates on to a learner, and measures the model that it learns.
+
+    Attributes:
+        learner: The method's own learner, of the problem's model.
+        problem: What it learns.
+    """
+
+    def __init__(
+        self, learner: Learner, problem: Problem, test: Tensor, true_log_likelihood: Tensor
+    ) -> None:
+        """Takes the learner and the test data.
+
+        Args:
+            learner: The method's learner.
+            problem: What it learns.
+            test: The test observations, `[M, ...]`.
+            true_log_likelihood: log p(x) of each at the true parameters, float `[M]`, nats.
+        """
+        self.learner = learner
+        self.problem = problem
+        self._test = test
+        self._true_log_likelihood = true_log_likelihood
+
+    def update(self, x: Tensor) -> dict[str, float]:
+        """Makes one update of the method; see `Learner.update`."""
+        return self.learner.update(x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the method's; see `Learner.state_dict`."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        self.learner.load_state_dict(state)
+
+    @property
+    def likelihood_evaluations(self) -> int:
+        """See `Learner.likelihood_evaluations`."""
+        return self.learner.likelihood_evaluations
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, dict[str, float]]:
+        """Measures the model as it is; nothing of that counts as a cost of learning.
+
+        Returns:
+            For each metric its `mean` over observations, `standard_error` and `n`:
+            `log_likelihood` of the test observations, `gap` to their log-likelihood at the true
+            parameters, `train_log_likelihood`, all exact and in nats a point; and where there are
+            tables, `total_variation` of the E-step's distribution to the exact posterior.
+        """
+        exact = exact_posterior(self.problem.model)
+        log_likelihood = exact.log_marginal(self._test)
+        per_point = {
+            "log_likelihood": log_likelihood,
+            "gap": self._true_log_likelihood - log_likelihood,
+            "train_log_likelihood": exact.log_marginal(self.problem.x),
+        }
+        variation = self._total_variation()
+        if variation is not None:
+            per_point["total_variation"] = variation
+        return {name: summarise(values) for name, values in per_point.items()}
+
+    def _total_variation(self) -> Tensor | None:
+        """Compares the E-step's distribution with the exact posterior at the model as it is."""
+        if not isinstance(self.learner, EM) or self.problem.num_structures > MAX_STRUCTURES:
+            return None
+        x = self._test[:POSTERIORS]
+        # A copy, since some E-steps count the evaluations that their tables take.
+        beside = copy.copy(self.learner)
+        beside.e_step = copy.copy(self.learner.e_step)
+        log_q = e_step_log_probs(beside, x)
+        if log_q is None:
+            return None
+        log_p = EnumeratedPosterior(self.problem.model).log_posterior_table(x)
+        return (log_q.exp() - log_p.exp()).abs().sum(-1) / 2

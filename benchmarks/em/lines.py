@@ -1,0 +1,41 @@
+"""How each EM method is drawn: colours that colour-blind readers tell apart, dashes and markers."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Line(NamedTuple):
+    """A colour, dashes and a marker as matplotlib takes them."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+LINES = {
+    "exact-em": Line("#0072B2", "-", "o"),
+    "annealed-em": Line("#56B4E9", (0, (5, 1)), "s"),
+    "mean-field-em": Line("#E69F00", "--", "^"),
+    "monte-carlo-em": Line("#009E73", ":", "v"),
+    "gflownet-em": Line("#CC79A7", "-.", "D"),
+    "gflownet-em-sleep": Line("#882255", (0, (3, 1, 1, 1, 1, 1)), "d"),
+    "wake-sleep": Line("#D55E00", (0, (1, 1)), "<"),
+    "reweighted-wake-sleep": Line("#000000", (0, (6, 2, 1, 2)), ">"),
+    "marginalisation": Line("#999999", (0, (8, 2)), "x"),
+}
+"""The lines of the methods of this package; most colours are those of Okabe and Ito."""
+
+OTHERS = (
+    Line("#332288", (0, (2, 1)), "P"),
+    Line("#44AA99", (0, (7, 1, 2, 1)), "*"),
+    Line("#AA4499", (0, (4, 3)), "h"),
+    Line("#999933", (0, (1, 3)), "X"),
+)
+"""The lines of other methods, in turn."""
+
+
+def lines_of(methods: Sequence[str]) -> dict[str, Line]:
+    """Returns the line of each method: its own, or the next of `OTHERS`."""
+    unknown = [method for method in methods if method not in LINES]
+    others = {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(unknown)}
+    return {method: LINES.get(method) or others[method] for method in methods}

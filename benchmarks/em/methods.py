@@ -1,0 +1,185 @@
+"""Every EM method by its standard name.
+
+A method is a function of a `Problem` that returns a `Learner` of its model. One of your own is such
+a function in a file of yours and one call, `em_methods.register("my-em", "my_package.em:my_em")`;
+a known one with other settings is the call alone, with those settings as keywords.
+"""
+
+from typing import Any
+
+from algorithms.alternation import Alternation, FixedUpdates
+from algorithms.e_step import ExactEStep, MeanFieldEStep, MetropolisEStep, require_table
+from algorithms.em import EM, ModelT
+from algorithms.exploration import EpsilonUniform, Exploration, OnPolicy
+from algorithms.forward_kl import ForwardKL
+from algorithms.gflownet_e_step import GFlowNetEStep
+from algorithms.marginalisation import Marginalisation
+from algorithms.mixture import Mixture
+from algorithms.objective import Objective
+from algorithms.objectives import objectives
+from algorithms.residual_loss import Huber
+from algorithms.reweighted_e_step import ReweightedEStep
+from algorithms.reweighted_wake import ReweightedWake
+from algorithms.schedule import Exponential
+from algorithms.sleep import Sleep
+from algorithms.tempered_reward import TemperedReward
+from benchmarks.em.problem import Problem, adam
+from benchmarks.posterior.training import make_policy
+from gfn_envs.catalogue import Catalogue
+
+E_UPDATES, FIRST_E_UPDATES = 20, 200
+"""Policy updates of an E-step, and of the first, before which the policy is uniform."""
+
+em_methods = Catalogue("EM method")
+
+em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
+em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
+em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
+em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
+em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
+em_methods.register(
+    "gflownet-em-sleep", "benchmarks.em.methods:gflownet_em", objective="tb", sleep=0.5
+)
+em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
+em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
+em_methods.register("marginalisation", "benchmarks.em.methods:marginalisation")
+
+
+# -- without a policy ------------------------------------------------------------------------------
+
+
+def exact_em(problem: Problem[ModelT]) -> EM[ModelT]:
+    """EM with the exact posterior."""
+    require_table(problem.num_structures)
+    return problem.em(ExactEStep(problem.model))
+
+
+def annealed_em(
+    problem: Problem[ModelT], beta: float = 0.3, beta_iterations: int = 15
+) -> EM[ModelT]:
+    """EM with the exact posterior, raised at first to a power below 1 (deterministic annealing)."""
+    require_table(problem.num_structures)
+    return problem.em(ExactEStep(problem.model, Exponential(beta, 1.0, beta_iterations)))
+
+
+def mean_field_em(problem: Problem[ModelT], sweeps: int = 10) -> EM[ModelT]:
+    """EM with the best factorised posterior that coordinate ascent finds."""
+    require_table(problem.num_structures)
+    return problem.em(MeanFieldEStep(problem.model, sweeps))
+
+
+def monte_carlo_em(problem: Problem[ModelT], moves: int = 20, samples: int = 1) -> EM[ModelT]:
+    """EM with Metropolis chains that go on from one E-step to the next."""
+    return problem.em(
+        MetropolisEStep(problem.model, moves, samples, problem.generator), posterior_samples=samples
+    )
+
+
+def marginalisation(problem: Problem[ModelT], steps: int = 20) -> Marginalisation:
+    """No EM: gradient ascent on the exact likelihood."""
+    return Marginalisation(problem.model, adam(problem.model), problem.x, steps)
+
+
+# -- with a policy ---------------------------------------------------------------------------------
+
+
+def gflownet_em(
+    problem: Problem[ModelT],
+    *,
+    objective: str = "vargrad",
+    sleep: float = 0.0,
+    epsilon: float = 0.1,
+    huber_delta: float = 5.0,
+    beta: float = 1.0,
+    beta_iterations: int = 15,
+    **training: Any,
+) -> EM[ModelT]:
+    """EM with a GFlowNet that is trained to sample the posterior.
+
+    Args:
+        problem: What is learned.
+        objective: A registered objective.
+        sleep: The share of training trajectories that are dreams of the model; an objective that
+            compares trajectories of one observation, as vargrad does, cannot have any.
+        epsilon: The share of uniform actions in the others.
+        huber_delta: Residuals beyond this cost linearly, nats.
+        beta: The power of the reward in the first E-step, rising to 1. Below 1 it saves mixtures
+            from poor optima, but has other models forget their start.
+        beta_iterations: Over how many EM iterations it rises.
+        **training: See `amortised_em`.
+    """
+    exploration: Exploration = EpsilonUniform(epsilon)
+    if sleep:
+        exploration = Mixture([exploration, Sleep()], [1 - sleep, sleep])
+    return amortised_em(
+        problem,
+        objectives.make(objective, residual_loss=Huber(huber_delta)),
+        annealed(exploration, beta, beta_iterations),
+        **training,
+    )
+
+
+def wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
+    """Wake-sleep: a policy that learns from the model's dreams alone."""
+    return amortised_em(problem, ForwardKL(), Sleep(), **training)
+
+
+def reweighted_wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
+    """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
+    return amortised_em(problem, ReweightedWake(), OnPolicy(), e_step=ReweightedEStep, **training)
+
+
+def annealed(exploration: Exploration, beta: float, iterations: int) -> TemperedReward:
+    """Raises the reward to a power that rises from `beta` to 1 over the first EM iterations."""
+    return TemperedReward(exploration, Exponential(beta, 1.0, iterations), per_m_step=True)
+
+
+def amortised_em(
+    problem: Problem[ModelT],
+    objective: Objective,
+    exploration: Exploration,
+    *,
+    alternation: Alternation | None = None,
+    hidden: int = 64,
+    layers: int = 1,
+    learning_rate: tuple[float, float] = (0.03, 0.003),
+    batch_size: int = 256,
+    samples_per_x: int = 4,
+    min_log_reward: float = -float("inf"),
+    posterior_samples: int = 4,
+    e_step: type[GFlowNetEStep] = GFlowNetEStep,
+) -> EM[ModelT]:
+    """Makes EM whose E-step trains a perceptron on observations that are vectors.
+
+    Args:
+        problem: What is learned.
+        objective: The policy's loss.
+        exploration: Where its trajectories come from.
+        alternation: How long each E-step lasts; `E_UPDATES` updates, and `FIRST_E_UPDATES` in the
+            first, by default.
+        hidden: The width of each hidden layer.
+        layers: How many there are.
+        learning_rate: Adam's, first and last, falling by a constant factor an iteration.
+        batch_size: Observations an update.
+        samples_per_x: Trajectories for each observation of an update.
+        min_log_reward: Lower log rewards are raised to this, nats.
+        posterior_samples: Structures for each observation that the M-step sees.
+        e_step: What makes samples of the policy's structures.
+
+    Raises:
+        UserError: See `GFlowNetEStep`.
+    """
+    policy = make_policy(problem.model, problem.x, problem.generator.initial_seed(), hidden, layers)
+    trained = e_step(
+        problem.model,
+        policy,
+        objective,
+        exploration=exploration,
+        alternation=alternation or FixedUpdates(E_UPDATES, FIRST_E_UPDATES),
+        batch_size=batch_size,
+        samples_per_x=samples_per_x,
+        learning_rate=Exponential(*learning_rate, problem.iterations),
+        min_log_reward=min_log_reward,
+        generator=problem.generator,
+    )
+    return problem.em(trained, posterior_samples)

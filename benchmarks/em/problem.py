@@ -1,0 +1,58 @@
+"""What a method of the EM suite is given: the same for every method of one task and seed."""
+
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from algorithms.e_step import EStep
+from algorithms.em import EM, ModelT
+from algorithms.m_step import ClosedForm, GradientAscent, MStep
+from lvms.model import ClosedFormMStep, LatentVariableModel
+
+M_LEARNING_RATE, M_STEPS = 0.05, 10
+"""Adam's, and how many of its steps a gradient M-step makes."""
+
+
+@dataclass(frozen=True)
+class Problem(Generic[ModelT]):
+    """A model at its start, and what there is to learn it with.
+
+    Attributes:
+        model: The model, to be learned in place.
+        x: The training observations, `[N, ...]`: what each update sees.
+        iterations: How many updates there will be, for schedules.
+        m_step: Improves the model given samples.
+        generator: The source of everything random, seeded for this method alone.
+    """
+
+    model: ModelT
+    x: Tensor
+    iterations: int
+    m_step: MStep
+    generator: torch.Generator
+
+    @property
+    def num_structures(self) -> int:
+        """How many structures an observation has."""
+        return self.model.env.num_structures(self.model.context(self.x)[0])
+
+    def em(self, e_step: EStep, posterior_samples: int = 1) -> EM[ModelT]:
+        """Makes EM with an E-step of `model`; see `EM`."""
+        return EM(
+            self.model, e_step, self.m_step,
+            posterior_samples=posterior_samples, generator=self.generator,
+        )  # fmt: skip
+
+
+def make_m_step(model: LatentVariableModel) -> MStep:
+    """Makes the M-step that every method of the suite has: closed-form where the model knows it."""
+    if isinstance(model, ClosedFormMStep):
+        return ClosedForm(model)
+    return GradientAscent(adam(model), model, steps=M_STEPS)
+
+
+def adam(model: LatentVariableModel) -> torch.optim.Optimizer:
+    """Makes the optimiser of every method that learns the model by gradients."""
+    return torch.optim.Adam(model.parameters(), lr=M_LEARNING_RATE)

@@ -1,0 +1,126 @@
+"""The EM suite: models learned from scratch by every method, against their true parameters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.em import report, sweep
+from benchmarks.em.learner import EMLearner
+from benchmarks.em.methods import em_methods
+from benchmarks.em.problem import Problem, make_m_step
+from benchmarks.em.sweep import EMCell, Options
+from benchmarks.options import require_names
+from benchmarks.provenance import derive_seed
+from benchmarks.run_folder import RunFolder
+from benchmarks.task import Task
+from gfn_envs.errors import UserError
+from lvms.enumeration import exact_posterior
+from lvms.model import LatentVariableModel, StartAtData
+from lvms.models import models
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one seed of a task draws from the true model.
+
+    Attributes:
+        train: What is learned from, `[N, ...]`.
+        test: What is judged by, `[M, ...]`.
+        true_log_likelihood: log p(x) of `test` at the true parameters, float `[M]`, nats.
+    """
+
+    train: Tensor
+    test: Tensor
+    true_log_likelihood: Tensor
+
+
+class EMSuite(Task):
+    """Learns each task's model by each method from each seed's data and start.
+
+    Attributes:
+        left_out: Why a method cannot learn a task's model.
+    """
+
+    options_type = Options
+    presets = sweep.presets
+    failures_are_reported = True
+    options: Options
+
+    def __init__(self, options: Options) -> None:
+        """Checks the options, draws the data and finds out what fits together; see `Task`."""
+        self.options = options
+        for name in sweep.POSITIVE:
+            if getattr(options, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1.")
+        require_names("tasks", options.tasks, models)
+        require_names("methods", options.methods, em_methods)
+        self.evaluate_every = options.every
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        self._data = {key: self._draw_data(*key) for key in product(options.tasks, seeds)}
+        self.left_out: dict[tuple[str, str], str] = {}
+        fitting = []
+        for names in product(options.tasks, options.methods):
+            try:
+                self.make_learner(EMCell(*names, options.first_seed))
+                fitting.append(names)
+            except UserError as error:
+                self.left_out[names] = str(error)
+        if not fitting:
+            raise UserError(f"Nothing to compare: {next(iter(self.left_out.values()))}")
+        self._cells = [EMCell(*names, seed) for seed in seeds for names in fitting]
+
+    @property
+    def cells(self) -> Sequence[EMCell]:
+        """The whole grid with the first seed, then with the next; see `Task.cells`."""
+        return self._cells
+
+    @property
+    def num_updates(self) -> int:
+        """The number of EM iterations; see `Task.num_updates`."""
+        return self.options.iterations
+
+    def data(self, cell: EMCell) -> Tensor:
+        """Returns the training observations of the cell's task and seed; see `Task.data`."""
+        return self._data[cell.task, cell.seed].train
+
+    def make_learner(self, cell: EMCell) -> EMLearner:
+        """Makes the method's learner from the start that all methods share."""
+        data = self._data[cell.task, cell.seed]
+        model: LatentVariableModel = models.make(cell.task)
+        if not isinstance(model, StartAtData):
+            raise UserError(f"{type(model).__name__} has no start_at_data to begin learning from.")
+        start_seed = derive_seed(cell.seed, cell.task, "start")
+        model.start_at_data(data.train, torch.Generator().manual_seed(start_seed))
+        own_seed = derive_seed(cell.seed, cell.task, cell.method)
+        problem = Problem(
+            model, data.train, self.options.iterations, make_m_step(model),
+            torch.Generator().manual_seed(own_seed),
+        )  # fmt: skip
+        learner = em_methods.make(cell.method, problem)
+        return EMLearner(learner, problem, data.test, data.true_log_likelihood)
+
+    def evaluate(self, learner: EMLearner) -> dict[str, float]:
+        """Measures the model and the E-step; see `Task.evaluate`."""
+        means = {name: metric["mean"] for name, metric in learner.measure().items()}
+        return {**means, "likelihood_evaluations": learner.likelihood_evaluations}
+
+    def final_metrics(self, learner: EMLearner) -> dict[str, dict[str, float]]:
+        """Measures the same; see `Task.final_metrics`."""
+        return learner.measure()
+
+    def report(self, folder: RunFolder, failures: Mapping[EMCell, str]) -> tuple[str, list[Path]]:
+        """Writes the table and the learning curves; see `Task.report`."""
+        return report.write(self, folder, failures)
+
+    @torch.no_grad()
+    def _draw_data(self, task: str, seed: int) -> Data:
+        """Draws the data of a task and a seed from the task's true model."""
+        truth = models.make(task)
+        generator = torch.Generator().manual_seed(derive_seed(seed, task, "data"))
+        train, _ = truth.sample(self.options.points, generator)
+        test, _ = truth.sample(self.options.test_points, generator)
+        return Data(train, test, exact_posterior(truth).log_marginal(test))

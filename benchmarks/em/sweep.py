@@ -1,0 +1,61 @@
+"""The settings of the EM suite: which grid it covers, on how much data and for how long."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.options import option
+from benchmarks.task import Cell
+
+POSITIVE = ("seeds", "iterations", "every", "points", "test_points")
+"""Options that must be at least 1."""
+
+
+@dataclass(frozen=True)
+class EMCell(Cell):
+    """One method that learns one model from one start.
+
+    Attributes:
+        task: The model.
+        method: What learns it.
+        seed: Of the data and the start, which all methods share, and of the method's randomness.
+    """
+
+    task: str
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where the cell lives; see `Cell.folder`."""
+        return f"cells/{self.task}/{self.method}/{self.seed:02d}"
+
+    @property
+    def title(self) -> str:
+        """What people are shown; see `Cell.title`."""
+        return f"{self.task}, {self.method}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be set on the command line; the defaults are the suite's standard comparison."""
+
+    tasks: tuple[str, ...] = option(
+        ("mixture-tiny", "hmm-tiny", "sbn-tiny"), "registered models that are learned"
+    )
+    methods: tuple[str, ...] = option(
+        (
+            "exact-em", "annealed-em", "mean-field-em", "monte-carlo-em", "gflownet-em",
+            "gflownet-em-sleep", "wake-sleep", "reweighted-wake-sleep", "marginalisation",
+        ),
+        "registered EM methods",
+    )  # fmt: skip
+    seeds: int = option(3, "data sets and starts, with seeds 0, 1, ...")
+    first_seed: int = option(0, "the seed to count from")
+    iterations: int = option(60, "EM iterations of each run")
+    every: int = option(5, "EM iterations between measurements")
+    points: int = option(1000, "observations to learn from")
+    test_points: int = option(2000, "observations to be judged by")
+
+
+presets: Mapping[str, Mapping[str, Any]] = {}
