@@ -27,9 +27,6 @@ from benchmarks.em.problem import Problem, adam
 from benchmarks.posterior.training import make_policy
 from gfn_envs.catalogue import Catalogue
 
-E_UPDATES, FIRST_E_UPDATES = 20, 200
-"""Policy updates of an E-step, and of the first, before which the policy is uniform."""
-
 em_methods = Catalogue("EM method")
 
 em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
@@ -38,7 +35,11 @@ em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
 em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
 em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
 em_methods.register(
-    "gflownet-em-sleep", "benchmarks.em.methods:gflownet_em", objective="tb", sleep=0.5
+    "gflownet-em-sleep",
+    "benchmarks.em.methods:gflownet_em",
+    objective="tb",
+    sleep=0.5,
+    samples_per_x=8,  # as many from the data as gflownet-em has, and as many dreams
 )
 em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
 em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
@@ -155,8 +156,7 @@ def amortised_em(
         problem: What is learned.
         objective: The policy's loss.
         exploration: Where its trajectories come from.
-        alternation: How long each E-step lasts; `E_UPDATES` updates, and `FIRST_E_UPDATES` in the
-            first, by default.
+        alternation: How long each E-step lasts; as the problem has it by default.
         hidden: The width of each hidden layer.
         layers: How many there are.
         learning_rate: Adam's, first and last, falling by a constant factor an iteration.
@@ -175,7 +175,7 @@ def amortised_em(
         policy,
         objective,
         exploration=exploration,
-        alternation=alternation or FixedUpdates(E_UPDATES, FIRST_E_UPDATES),
+        alternation=alternation or FixedUpdates(problem.e_updates, problem.first_e_updates),
         batch_size=batch_size,
         samples_per_x=samples_per_x,
         learning_rate=Exponential(*learning_rate, problem.iterations),

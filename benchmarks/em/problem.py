@@ -25,6 +25,8 @@ class Problem(Generic[ModelT]):
         iterations: How many updates there will be, for schedules.
         m_step: Improves the model given samples.
         generator: The source of everything random, seeded for this method alone.
+        e_updates: Policy updates of an E-step, for methods that train a policy.
+        first_e_updates: The same of the first E-step, before which the policy is uniform.
     """
 
     model: ModelT
@@ -32,6 +34,8 @@ class Problem(Generic[ModelT]):
     iterations: int
     m_step: MStep
     generator: torch.Generator
+    e_updates: int = 20
+    first_e_updates: int = 200
 
     @property
     def num_structures(self) -> int:

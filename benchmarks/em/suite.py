@@ -97,9 +97,14 @@ class EMSuite(Task):
         model.start_at_data(data.train, torch.Generator().manual_seed(start_seed))
         own_seed = derive_seed(cell.seed, cell.task, cell.method)
         problem = Problem(
-            model, data.train, self.options.iterations, make_m_step(model),
+            model,
+            data.train,
+            self.options.iterations,
+            make_m_step(model),
             torch.Generator().manual_seed(own_seed),
-        )  # fmt: skip
+            self.options.e_updates,
+            self.options.first_e_updates,
+        )
         learner = em_methods.make(cell.method, problem)
         return EMLearner(learner, problem, data.test, data.true_log_likelihood)
 

@@ -7,7 +7,9 @@ from typing import Any
 from benchmarks.options import option
 from benchmarks.task import Cell
 
-POSITIVE = ("seeds", "iterations", "every", "points", "test_points")
+POSITIVE = (
+    "seeds", "iterations", "every", "points", "test_points", "e_updates", "first_e_updates",
+)  # fmt: skip
 """Options that must be at least 1."""
 
 
@@ -56,6 +58,8 @@ class Options:
     every: int = option(5, "EM iterations between measurements")
     points: int = option(1000, "observations to learn from")
     test_points: int = option(2000, "observations to be judged by")
+    e_updates: int = option(20, "policy updates of an E-step, where a policy is trained")
+    first_e_updates: int = option(200, "the same of the first E-step, from a uniform policy")
 
 
 presets: Mapping[str, Mapping[str, Any]] = {}
