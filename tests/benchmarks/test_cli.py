@@ -271,7 +271,8 @@ def test_a_suite_that_cannot_write_says_how_to_go_on(
     assert command == ["gfnem", "bench", "posterior", "--resume", "suite"]
     status, output, _ = gfnem(*command[1:])
     assert status == 0
-    assert output.split("Written to suite:")[1].split() == ["table.md", "heat-map-mixture-tiny.png"]
+    listed = output.split("Written to suite:")[1].partition("A page to look at:")[0]
+    assert listed.split() == ["table.md", "heat-map-mixture-tiny.png"]
     assert json.loads((tmp_path / "suite/summary.json").read_text())["status"] == "finished"
 
 
@@ -325,7 +326,9 @@ def test_a_run_says_where_its_files_are(gfnem, tmp_path):
     status, output, errors = gfnem(*run(methods=ONE))
     assert status == 0
     assert "exact-em" in output.split("Written to run:")[0]
-    listed = output.split("Written to run:")[1].split()
+    listed, _, advice = output.split("Written to run:")[1].partition("A page to look at:")
+    assert advice.strip() == "gfnem report run"
+    listed = listed.split()
     assert listed == ["table.md", "means-and-assignments.png", "learning-curves.png"]
     assert all((tmp_path / "run" / name).is_file() for name in listed)
     assert (tmp_path / "run" / "table.md").read_text().strip() in output
