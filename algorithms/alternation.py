@@ -40,7 +40,7 @@ class FixedUpdates(Alternation):
     """The same number of updates in every E-step, but perhaps for the first.
 
     A long first E-step keeps an untrained policy's samples, spread over all structures, out of the
-    first M-step: on them a model forgets its start, and may be left where no latent tells anything.
+    first M-step: on them a model forgets much of its start.
     """
 
     def __init__(self, updates: int, first: int | None = None) -> None:

@@ -12,6 +12,7 @@ from algorithms.learner import Learner
 from benchmarks.em.e_step_table import e_step_log_probs
 from benchmarks.em.problem import Problem
 from benchmarks.posterior.metrics import summarise
+from gfn_envs.errors import UserError
 from lvms.enumeration import EnumeratedPosterior, exact_posterior
 
 POSTERIORS = 200
@@ -41,6 +42,7 @@ class EMLearner(Learner):
         self.problem = problem
         self._test = test
         self._true_log_likelihood = true_log_likelihood
+        self._has_table = isinstance(learner, EM) and _has_table(problem, test[:POSTERIORS])
 
     def update(self, x: Tensor) -> dict[str, float]:
         """Makes one update of the method; see `Learner.update`."""
@@ -83,8 +85,9 @@ class EMLearner(Learner):
 
     def _total_variation(self) -> Tensor | None:
         """Compares the E-step's distribution with the exact posterior at the model as it is."""
-        if not isinstance(self.learner, EM) or self.problem.num_structures > MAX_STRUCTURES:
+        if not self._has_table:
             return None
+        assert isinstance(self.learner, EM)
         x = self._test[:POSTERIORS]
         # A copy, since some E-steps count the evaluations that their tables take.
         beside = copy.copy(self.learner)
@@ -94,3 +97,14 @@ class EMLearner(Learner):
             return None
         log_p = EnumeratedPosterior(self.problem.model).log_posterior_table(x)
         return (log_q.exp() - log_p.exp()).abs().sum(-1) / 2
+
+
+def _has_table(problem: Problem, x: Tensor) -> bool:
+    """Says whether observations x `[B, ...]` share their structures and these are few enough."""
+    context = problem.model.context(x)
+    if (context != context[:1]).any():
+        return False
+    try:
+        return problem.num_structures <= MAX_STRUCTURES
+    except UserError:  # too many to be counted
+        return False

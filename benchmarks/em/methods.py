@@ -105,7 +105,7 @@ def gflownet_em(
         epsilon: The share of uniform actions in the others.
         huber_delta: Residuals beyond this cost linearly, nats.
         beta: The power of the reward in the first E-step, rising to 1. Below 1 it saves mixtures
-            from poor optima, but has other models forget their start.
+            from poor optima, but other models forget their start, some of them for good.
         beta_iterations: Over how many EM iterations it rises.
         **training: See `amortised_em`.
     """
