@@ -4,8 +4,11 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
@@ -14,8 +17,14 @@ from typing import Any
 from benchmarks.workers import Display, Done, Progress, Stopped, hand_out
 from gfn_envs.errors import UserError
 
-SECONDS_TO_CONNECT = 5.0
-"""How long a cluster's address has to answer."""
+SECONDS_TO_ANSWER = 5.0
+"""How long it may take until something answers at a cluster's address."""
+
+SECONDS_TO_CONNECT = 30.0
+"""How long it may take to connect to the cluster there."""
+
+CONNECT = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+"""Ray itself waits for minutes for what is no cluster; a process of its own can be ended."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """What a cluster that is started here sets aside for objects: the messages are small."""
@@ -47,17 +56,16 @@ def carry_out_on_ray(
         Why each of the jobs that failed did so.
 
     Raises:
-        UserError: If Ray is not installed or there is no cluster at the address.
+        UserError: If the cluster cannot be reached; `require` finds that out sooner.
         Exception: What a worker sent in `Stopped`.
     """
-    require(address)
     with _cluster(address, workers):
         start = functools.partial(_RayWorker, target, arguments)
         return hand_out(start, _RayWorker.ready, jobs, workers, display)
 
 
 def require(address: str | None) -> None:
-    """Raises a UserError if Ray is not installed or nothing answers at a cluster's address."""
+    """Raises a UserError if Ray is not installed, or soon if its cluster cannot be reached."""
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -65,15 +73,24 @@ def require(address: str | None) -> None:
             "--engine ray needs the package ray: pip install 'gflownet-em[ray]'."
         ) from error
     address = _chosen(address)
-    if address in ("local", "auto"):
+    if address == "local":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+        if address != "auto":
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+        connected = subprocess.run(
+            [sys.executable, "-c", CONNECT, address],
+            capture_output=True, text=True, timeout=SECONDS_TO_CONNECT,
+        )  # fmt: skip
     except ValueError as error:
         raise UserError(f"'{address}' is no address of a Ray cluster; write HOST:PORT.") from error
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise _unreachable(address, "what answers there is no cluster") from error
+    if connected.returncode != 0:
+        raise _unreachable(address, connected.stderr.strip().rpartition("\n")[2])
 
 
 def _chosen(address: str | None) -> str:
@@ -84,8 +101,8 @@ def _chosen(address: str | None) -> str:
 def _unreachable(address: str, reason: str) -> UserError:
     """Builds the error for a cluster that cannot be reached."""
     return UserError(
-        f"No Ray cluster can be reached at {address} ({reason}); start one there with 'ray start', "
-        "or leave --address and RAY_ADDRESS out."
+        f"Cannot connect to a Ray cluster at {address} ({reason}). Start one there with 'ray "
+        "start', or leave out --address and RAY_ADDRESS."
     )
 
 
@@ -109,7 +126,7 @@ def _cluster(address: str | None, workers: int) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **settings)
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _unreachable(address, str(error).partition("\n")[0]) from error
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own
@@ -204,7 +221,9 @@ class _RayWorker:
 
         try:
             message = ray.get(self.message)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            reason = re.search(r"is dead because (.*?)\.(\s|$)", str(error))
+            self.end = f"died ({reason[1]})" if reason else "died"
             return None
         self.message = self._actor.message.remote()
         return message

@@ -117,14 +117,14 @@ def run_task(
         tensorboard: Whether to write every metric as TensorBoard events too.
         workers: How many processes to carry cells out in; 1 local one is this one.
         engine: Where they are: "local", or "ray" for a Ray cluster.
-        address: Which Ray cluster; None starts one on this machine.
+        address: Which Ray cluster; see `carry_out_on_ray`.
 
     Returns:
         A table to print, and the files to look at.
 
     Raises:
         UserError: If another process is in the folder, or a cell fails, training diverging say,
-            that the task cannot do without, or there is no Ray cluster at the address.
+            that the task cannot do without, or the Ray cluster cannot be reached.
     """
     with folder.locked():
         cells = task.cells

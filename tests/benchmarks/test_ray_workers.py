@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cli
+from benchmarks import cli, ray_workers
 from benchmarks.ray_workers import carry_out_on_ray
 from benchmarks.runner import _work, run_task
 from benchmarks.workers import MAX_DEATHS
@@ -77,8 +77,9 @@ def test_every_job_is_done_and_failures_are_returned(cluster):
 def test_a_job_that_kills_its_workers_is_given_up(cluster):
     display = Recorder()
     failures = carry_out_on_ray(die_of_job_1, (), [0, 1, 2], 2, display)
-    assert failures == {1: f"its worker died, {MAX_DEATHS} times."}
-    assert display.said == [(1, "its worker died; it goes on in a new one.")] * (MAX_DEATHS - 1)
+    end = "its worker died (its worker process has died)"
+    assert failures == {1: f"{end}, {MAX_DEATHS} times."}
+    assert display.said == [(1, f"{end}; it goes on in a new one.")] * (MAX_DEATHS - 1)
 
 
 def test_an_error_of_all_workers_ends_them(cluster):
@@ -126,6 +127,18 @@ def test_a_suite_has_the_same_numbers(cluster, tmp_path, undisturbed, capfd):
     assert summaries(folder.path) == before
 
 
+@pytest.mark.slow
+def test_another_process_finds_the_cluster_by_its_address(cluster, tmp_path, undisturbed):
+    path, address = tmp_path / "run", ray.get_runtime_context().gcs_address
+    options = [*words(**SUITE), "--out", str(path), "--engine", "ray", "--address", address]
+    process = launch(tmp_path, *options)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Written to" in output
+    assert all("update/s" in line for line in errors.splitlines() if line.strip())
+    assert numbers(path) == undisturbed(SUITE)
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
@@ -141,11 +154,16 @@ def test_wrong_addresses(capsys, monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]  # when the block is left
     line = refused(capsys, "--engine", "ray", "--address", f"127.0.0.1:{closed}")
-    assert f"No Ray cluster can be reached at 127.0.0.1:{closed} (Connection refused)" in line
+    assert f"Cannot connect to a Ray cluster at 127.0.0.1:{closed} (Connection refused)." in line
     monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{closed}")
     assert f"at ray://127.0.0.1:{closed} (Connection" in refused(capsys, "--engine", "ray")
     line = refused(capsys, "--engine", "ray", "--address", "nonsense")
     assert "'nonsense' is no address of a Ray cluster; write HOST:PORT" in line
+    monkeypatch.setattr(ray_workers, "SECONDS_TO_CONNECT", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        line = refused(capsys, "--engine", "ray", "--address", address)
+    assert f"at {address} (what answers there is no cluster)." in line
     assert list(tmp_path.iterdir()) == []
 
 
