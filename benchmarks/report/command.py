@@ -48,9 +48,9 @@ def write_report(
             RunFolder(summary_out.parent).write_text(summary_out.name, summary)
             files.append(summary_out)
     except OSError as error:
+        where, reason = error.filename or target.path, error.strerror or error
         raise UserError(
-            f"Cannot write the report ({error.filename}): {error.strerror or error}; name another "
-            "place with --out."
+            f"Cannot write the report ({where}): {reason}; name another place with --out."
         ) from error
     return files
 
