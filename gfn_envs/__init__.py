@@ -1,5 +1,6 @@
 """Construction processes of discrete latent structures, for Gymnasium and for torchgfn."""
 
+from gfn_envs.code_grid import CodeGrid
 from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import FactoredCategorical
 from gfn_envs.latent_env import LatentEnv
@@ -8,6 +9,7 @@ from gfn_envs.state_graph import StateGraph
 from gfn_envs.symbol_sequence import SymbolSequence
 
 __all__ = [
+    "CodeGrid",
     "FactoredCategorical",
     "LatentEnv",
     "StateGraph",
@@ -37,4 +39,11 @@ register(
     length=4,
     symbols=3,
     min_length=1,
+)
+register(
+    "gfn_envs/CodeGrid-v0",
+    "gfn_envs.code_grid:CodeGrid",
+    grid=[4, 4],
+    num_codes=8,
+    order="fixed",
 )

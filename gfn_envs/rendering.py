@@ -21,27 +21,35 @@ def require_mode(mode: str) -> None:
 
 
 def draw_cells(
-    labels: Sequence[str], colours: Sequence[int | None] | None = None, cell: int = 48
+    labels: Sequence[str],
+    colours: Sequence[int | None] | None = None,
+    cell: int = 48,
+    columns: int | None = None,
 ) -> np.ndarray:
-    """Draws a row of labelled squares.
+    """Draws labelled squares, in one row or in several.
 
     Args:
         labels: The text in each square.
         colours: An index into the palette for each square, or None for an empty one; all empty
             by default.
         cell: The side of a square, pixels.
+        columns: How many squares a row has; all of them by default.
 
     Returns:
-        uint8 `[cell, cell * len(labels), 3]`.
+        uint8 `[cell * rows, cell * columns, 3]`.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    image = Image.new("RGB", (cell * len(labels), cell), (255, 255, 255))
+    columns = columns or len(labels)
+    rows = -(-len(labels) // columns)
+    image = Image.new("RGB", (cell * columns, cell * rows), (255, 255, 255))
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=cell // 2)
     for i, label in enumerate(labels):
         index = colours[i] if colours is not None else None
         fill = EMPTY if index is None else PALETTE[index % len(PALETTE)]
-        draw.rectangle((i * cell + 1, 1, (i + 1) * cell - 2, cell - 2), fill, (90, 90, 90))
-        draw.text(((i + 0.5) * cell, cell / 2), label, (20, 20, 20), font, "mm")
+        top, left = (cell * place for place in divmod(i, columns))
+        box = (left + 1, top + 1, left + cell - 2, top + cell - 2)
+        draw.rectangle(box, fill, (90, 90, 90))
+        draw.text((left + cell / 2, top + cell / 2), label, (20, 20, 20), font, "mm")
     return np.asarray(image)
