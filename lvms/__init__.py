@@ -2,6 +2,8 @@
 
 import gymnasium
 
+from lvms.code_prior import CodePrior, UniformPrior, code_priors
+from lvms.discrete_vae import DiscreteVAE
 from lvms.enumeration import EnumeratedPosterior, exact_posterior
 from lvms.gibbs import gibbs_sweep
 from lvms.gymnasium_reward import LVMRewardWrapper, VectorLVMRewardWrapper
@@ -16,11 +18,15 @@ from lvms.model import (
     StartAtData,
     WeightedSamples,
 )
+from lvms.pixel_cnn import PixelCNN
 from lvms.reward import LVMReward
 from lvms.sigmoid_belief import SigmoidBeliefNet
+from lvms.transformer_prior import TransformerPrior
 
 __all__ = [
     "ClosedFormMStep",
+    "CodePrior",
+    "DiscreteVAE",
     "EnumeratedPosterior",
     "ExactPosterior",
     "HiddenMarkovModel",
@@ -30,10 +36,14 @@ __all__ = [
     "LatentVariableModel",
     "MeanField",
     "PartialJoint",
+    "PixelCNN",
     "SigmoidBeliefNet",
     "StartAtData",
+    "TransformerPrior",
+    "UniformPrior",
     "VectorLVMRewardWrapper",
     "WeightedSamples",
+    "code_priors",
     "exact_posterior",
     "gibbs_sweep",
 ]

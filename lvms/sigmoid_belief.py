@@ -1,21 +1,16 @@
 """A sigmoid belief network with one layer of binary latents."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
-from torch.utils.checkpoint import checkpoint
 
 from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import UNSET, FactoredCategorical
+from lvms.blocks import in_blocks
 from lvms.model import LatentVariableModel
 
 START_SCALE = 0.5
 """The standard deviation of the weights that learning starts from, nats."""
-
-BLOCK_ELEMENTS = 1 << 22
-"""Exact inference holds tables of about this many numbers at a time (16 MB in float32)."""
 
 
 class SigmoidBeliefNet(LatentVariableModel):
@@ -30,7 +25,7 @@ class SigmoidBeliefNet(LatentVariableModel):
         log p(x, z) = x . b + (a + W' x) . z - c(z) - sum_h softplus(a_h),
 
     so one table of c over all 2^H structures serves every observation. Exact inference sums over
-    it in blocks: its cost is 2^H (D + B H), its memory `BLOCK_ELEMENTS` and the table of c.
+    it in blocks: its cost is 2^H (D + B H), its memory `blocks.BLOCK_ELEMENTS` and the table of c.
 
     Attributes:
         prior_logits: a, a parameter `[H]`.
@@ -151,7 +146,7 @@ class SigmoidBeliefNet(LatentVariableModel):
         """Computes log p(x), float `[B]`; see `ExactPosterior`."""
         units = self._all_units()
         normaliser = self._log_normaliser(units)
-        return _in_blocks(
+        return in_blocks(
             lambda rows: self._table(rows, units, normaliser).logsumexp(-1), x, len(units)
         )
 
@@ -167,7 +162,7 @@ class SigmoidBeliefNet(LatentVariableModel):
             probability = self._table(rows, units, normaliser).softmax(-1)
             return torch.multinomial(probability, k, replacement=True, generator=generator)
 
-        return units.long()[_in_blocks(draw, x, len(units))]
+        return units.long()[in_blocks(draw, x, len(units))]
 
     def posterior_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """Computes log p(z | x) for pairs, float `[B]`; see `ExactPosterior`."""
@@ -188,7 +183,7 @@ class SigmoidBeliefNet(LatentVariableModel):
         """
         units = self._all_units()
         normaliser = self._log_normaliser(units)
-        on = _in_blocks(lambda rows: self._ascend(rows, normaliser, sweeps), x, len(units))
+        on = in_blocks(lambda rows: self._ascend(rows, normaliser, sweeps), x, len(units))
         return [torch.stack([logsigmoid(-logit), logsigmoid(logit)], -1) for logit in on.unbind(-1)]
 
     def _ascend(self, x: Tensor, normaliser: Tensor, sweeps: int) -> Tensor:
@@ -223,7 +218,7 @@ class SigmoidBeliefNet(LatentVariableModel):
 
     def _log_normaliser(self, units: Tensor) -> Tensor:
         """c(z) for every structure, float `[2^H]`."""
-        return _in_blocks(lambda block: softplus(self._logits(block)).sum(-1), units, self.visible)
+        return in_blocks(lambda block: softplus(self._logits(block)).sum(-1), units, self.visible)
 
     def _table(self, x: Tensor, units: Tensor, normaliser: Tensor) -> Tensor:
         """Log p(x, z) for every structure, float `[B, 2^H]`."""
@@ -235,14 +230,3 @@ class SigmoidBeliefNet(LatentVariableModel):
 def _log_bernoulli(value: Tensor, logit: Tensor) -> Tensor:
     """Sums the log-probabilities of zeros and ones over the last dimension."""
     return (value * logit - softplus(logit)).sum(-1)
-
-
-def _in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int) -> Tensor:
-    """Applies a function of rows that needs `width` numbers for each, a block at a time.
-
-    Under autograd each block is computed again in the backward pass, so that no table is kept.
-    """
-    blocks = rows.split(max(1, BLOCK_ELEMENTS // width))
-    if torch.is_grad_enabled() and len(blocks) > 1:
-        return torch.cat([checkpoint(function, block, use_reentrant=False) for block in blocks])
-    return torch.cat([function(block) for block in blocks])

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lvms.sigmoid_belief
+import lvms.blocks
 from gfn_envs import UserError
 from lvms import (
     EnumeratedPosterior,
@@ -65,7 +65,7 @@ def density_table(model, x):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(lvms.sigmoid_belief, "BLOCK_ELEMENTS", 24)
+    monkeypatch.setattr(lvms.blocks, "BLOCK_ELEMENTS", 24)
 
 
 # -- densities ------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_everything_exact_matches_brute_force(hidden, visible, order, block, see
     table, enumerated = density_table(model, x), EnumeratedPosterior(model)
     close = {"rtol": 1e-4, "atol": 1e-4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvms.sigmoid_belief, "BLOCK_ELEMENTS", block)
+        patch.setattr(lvms.blocks, "BLOCK_ELEMENTS", block)
         torch.testing.assert_close(enumerated.log_joint_table(x).double(), table, **close)
         torch.testing.assert_close(model.log_joint_table(x).double(), table, **close)
         torch.testing.assert_close(model.log_marginal(x).double(), table.logsumexp(-1), **close)
@@ -95,7 +95,7 @@ def test_gradient_of_the_marginal_is_the_expected_gradient_of_the_joint(
     model, x = random_model(hidden, visible, seed)
     parameters = list(model.parameters())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvms.sigmoid_belief, "BLOCK_ELEMENTS", block)
+        patch.setattr(lvms.blocks, "BLOCK_ELEMENTS", block)
         got = torch.autograd.grad(model.log_marginal(x).sum(), parameters)
     posterior = density_table(model, x).softmax(-1).float()
     joint = (posterior * EnumeratedPosterior(model).log_joint_table(x)).sum()
@@ -110,7 +110,7 @@ def test_sixteen_latents_are_summed_in_bounded_tables(monkeypatch):
     monkeypatch.setattr(model, "_table", lambda *a: sizes.append(table(*a).numel()) or table(*a))
     marginal = model.log_marginal(x)
     assert len(sizes) == 2
-    assert max(sizes) <= lvms.sigmoid_belief.BLOCK_ELEMENTS
+    assert max(sizes) <= lvms.blocks.BLOCK_ELEMENTS
     assert marginal.shape == (70,)
     # One observation against all 65,536 pairs.
     expected = EnumeratedPosterior(model).log_marginal(x[-1:])
@@ -202,7 +202,7 @@ def ascend(model, table, sweeps):
 def test_mean_field_is_coordinate_ascent_on_the_table(hidden, visible, block, sweeps, seed):
     model, x = random_model(hidden, visible, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvms.sigmoid_belief, "BLOCK_ELEMENTS", block)
+        patch.setattr(lvms.blocks, "BLOCK_ELEMENTS", block)
         got = model.mean_field(x, sweeps)
     expected = ascend(model, density_table(model, x), sweeps)
     assert len(got) == hidden
