@@ -88,12 +88,12 @@ def sbn_medium(seed: int = 0, order: str = "fixed") -> SigmoidBeliefNet:
 
 
 def dvae_tiny(seed: int = 0, order: str = "fixed") -> DiscreteVAE:
-    """Discrete VAE, 2 x 2 places of 4 codes, 64 pixels; posterior entropy 1.6 to 2.6 of 5.5 nats."""
+    """Discrete VAE, 2 x 2 grid of 4 codes; posterior entropy 1.6 to 2.6 of 5.5 nats."""
     return _discrete_vae((2, 2), 4, 0.8, seed, order)
 
 
 def dvae_small(seed: int = 0, order: str = "fixed") -> DiscreteVAE:
-    """Discrete VAE, 3 x 3 places of 3 codes, 64 pixels; posterior entropy 4.0 to 5.3 of 9.9 nats."""
+    """Discrete VAE, 3 x 3 grid of 3 codes; posterior entropy 4.0 to 5.3 of 9.9 nats."""
     return _discrete_vae((3, 3), 3, 0.9, seed, order)
 
 
