@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ class CodeDecoder(nn.Module):
 
     Attributes:
         channels: The channels of all hidden layers.
-        output: The last layer, without a bias: the image's is another's.
     """
 
     def __init__(
@@ -67,7 +67,11 @@ class CodeDecoder(nn.Module):
             if not is_last:
                 layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
-        self.output: nn.ConvTranspose2d = layers[-1]  # type: ignore[assignment]
+
+    @property
+    def output(self) -> nn.ConvTranspose2d:
+        """The last layer, without a bias: the pixels have their own elsewhere."""
+        return cast(nn.ConvTranspose2d, self.layers[-1])
 
     def forward(self, embedded: Tensor) -> Tensor:
         """Turns embedded codes `[N, D, rows, columns]` into `[N, C, H, W]`."""

@@ -223,7 +223,7 @@ class DiscreteVAE(LatentVariableModel):
         logits, constant = self._decoded(rows)
         if inverse is not None:
             logits, constant = logits.index_select(0, inverse), constant.index_select(0, inverse)
-        return (x.flatten(1) * logits).sum(-1) + constant
+        return torch.linalg.vecdot(x.flatten(1).to(logits.dtype), logits) + constant
 
     # -- ExactPosterior: a sum over the structures ----------------------------------------------
 

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from gfn_envs.factored_categorical import UNSET
 
+MOST_DISTINCT = 0.9
+"""The share of distinct rows up to which it was measured that decoding them alone is cheaper."""
+
 
 def distinct_rows(z: Tensor, num_codes: int) -> tuple[Tensor, Tensor | None]:
     """Finds the distinct rows, where looking for them costs less than it may save.
@@ -33,7 +36,3 @@ def distinct_rows(z: Tensor, num_codes: int) -> tuple[Tensor, Tensor | None]:
     if len(distinct) > MOST_DISTINCT * len(z):
         return z, None
     return distinct, inverse
-
-
-MOST_DISTINCT = 0.9
-"""The share of distinct rows up to which decoding them alone is cheaper."""
