@@ -24,6 +24,9 @@ START_SCALE = 0.25
 SCALING_DRAWS = 64
 """On how many grids of codes that scale is measured."""
 
+PRIOR_STREAM = 2_000_003
+"""Added to the seed, so that a prior's weights are not the decoder's."""
+
 
 class DiscreteVAE(LatentVariableModel):
     """Black and white images from a grid of discrete codes (van den Oord et al. 2017).
@@ -90,7 +93,7 @@ class DiscreteVAE(LatentVariableModel):
             raise UserError(f"scale must be positive; got {scale}.")
         self.env = CodeGrid(grid, num_codes, order)
         self.prior: CodePrior = (
-            code_priors.make(prior, self.env.grid, num_codes, seed=seed)
+            code_priors.make(prior, self.env.grid, num_codes, seed=seed + PRIOR_STREAM)
             if isinstance(prior, str)
             else prior
         )
@@ -166,7 +169,15 @@ class DiscreteVAE(LatentVariableModel):
         Args:
             x: Zeros and ones, `[B, C, H, W]`.
             generator: Source of randomness.
+
+        Raises:
+            UserError: If the images are of another shape.
         """
+        if x.shape[1:] != self.image_shape:
+            raise UserError(
+                f"Images of shape {tuple(x.shape[1:])} do not fit a model of {self.image_shape}; "
+                "make it with image_shape=tuple(x.shape[1:])."
+            )
         on = (x.to(self.pixel_bias.dtype).sum(0) + 0.5) / (len(x) + 1)  # never 0 or 1
         self.marginal_logits.copy_(on.logit())
         self.prior.start(generator)

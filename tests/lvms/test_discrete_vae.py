@@ -317,6 +317,13 @@ def test_wrong_arguments_are_user_errors(arguments, message):
         DiscreteVAE(**arguments)
 
 
+def test_images_of_another_shape_are_a_user_error():
+    model = DiscreteVAE((1, 4, 4), (2, 2), 2)
+    for shape in ((5, 1, 4, 5), (5, 16)):
+        with pytest.raises(UserError, match=r"do not fit a model of \(1, 4, 4\)"):
+            model.start_at_data(torch.zeros(shape))
+
+
 def test_satisfies_the_protocols_and_is_its_own_exact_posterior():
     model = DiscreteVAE((1, 4, 4), (2, 2), 2)
     for protocol in (ExactPosterior, MeanField, PartialJoint, StartAtData):
