@@ -1,19 +1,17 @@
 """A method's learner beside what it is judged by."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from algorithms.e_step import MAX_STRUCTURES
-from algorithms.em import EM
 from algorithms.learner import Learner
-from benchmarks.em.e_step_table import e_step_log_probs
+from benchmarks.em.e_step_table import e_step_total_variation
 from benchmarks.em.problem import Problem
 from benchmarks.posterior.metrics import summarise
 from gfn_envs.errors import UserError
-from lvms.enumeration import EnumeratedPosterior, exact_posterior
+from lvms.enumeration import exact_posterior
 
 POSTERIORS = 200
 """The posteriors of so many test observations are compared: tables of all would take long."""
@@ -25,6 +23,9 @@ class EMLearner(Learner):
     Attributes:
         learner: The method's own learner, of the problem's model.
         problem: What it learns.
+        test: The test observations, `[M, ...]`.
+        has_tables: Whether the structures of these are few enough, and the same for all, to compare
+            their posteriors as tables.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class EMLearner(Learner):
         """
         self.learner = learner
         self.problem = problem
-        self._test = test
+        self.test = test
         self._true_log_likelihood = true_log_likelihood
-        self._has_table = isinstance(learner, EM) and _has_table(problem, test[:POSTERIORS])
+        self.has_tables = _has_tables(problem, test[:POSTERIORS])
 
     def update(self, x: Tensor) -> dict[str, float]:
         """Makes one update of the method; see `Learner.update`."""
@@ -72,34 +73,20 @@ class EMLearner(Learner):
             tables, `total_variation` of the E-step's distribution to the exact posterior.
         """
         exact = exact_posterior(self.problem.model)
-        log_likelihood = exact.log_marginal(self._test)
+        log_likelihood = exact.log_marginal(self.test)
         per_point = {
             "log_likelihood": log_likelihood,
             "gap": self._true_log_likelihood - log_likelihood,
             "train_log_likelihood": exact.log_marginal(self.problem.x),
         }
-        variation = self._total_variation()
-        if variation is not None:
-            per_point["total_variation"] = variation
+        if self.has_tables:
+            variation = e_step_total_variation(self.learner, self.test[:POSTERIORS])
+            if variation is not None:
+                per_point["total_variation"] = variation
         return {name: summarise(values) for name, values in per_point.items()}
 
-    def _total_variation(self) -> Tensor | None:
-        """Compares the E-step's distribution with the exact posterior at the model as it is."""
-        if not self._has_table:
-            return None
-        assert isinstance(self.learner, EM)
-        x = self._test[:POSTERIORS]
-        # A copy, since some E-steps count the evaluations that their tables take.
-        beside = copy.copy(self.learner)
-        beside.e_step = copy.copy(self.learner.e_step)
-        log_q = e_step_log_probs(beside, x)
-        if log_q is None:
-            return None
-        log_p = EnumeratedPosterior(self.problem.model).log_posterior_table(x)
-        return (log_q.exp() - log_p.exp()).abs().sum(-1) / 2
 
-
-def _has_table(problem: Problem, x: Tensor) -> bool:
+def _has_tables(problem: Problem, x: Tensor) -> bool:
     """Says whether observations x `[B, ...]` share their structures and these are few enough."""
     context = problem.model.context(x)
     if (context != context[:1]).any():
