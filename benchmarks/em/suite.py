@@ -4,23 +4,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.em import report, sweep
+from benchmarks.em.contest import CONTEST
 from benchmarks.em.learner import EMLearner
 from benchmarks.em.methods import em_methods
 from benchmarks.em.problem import Problem, make_m_step
 from benchmarks.em.sweep import EMCell, Options
 from benchmarks.options import require_names
 from benchmarks.provenance import derive_seed
+from benchmarks.report import results
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Task
 from gfn_envs.errors import UserError
 from lvms.enumeration import exact_posterior
 from lvms.model import LatentVariableModel, StartAtData
 from lvms.models import models
+
+if TYPE_CHECKING:
+    from benchmarks.report.document import Document
+    from benchmarks.report.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class EMSuite(Task):
     options_type = Options
     presets = sweep.presets
     failures_are_reported = True
+    reference = Path(__file__).parent / "reference.json"
     options: Options
 
     def __init__(self, options: Options) -> None:
@@ -61,7 +69,7 @@ class EMSuite(Task):
         self.evaluate_every = options.every
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         self._data = {key: self._draw_data(*key) for key in product(options.tasks, seeds)}
-        self.left_out: dict[tuple[str, str], str] = {}
+        self.left_out: dict[tuple[str, ...], str] = {}
         fitting = []
         for names in product(options.tasks, options.methods):
             try:
@@ -120,6 +128,16 @@ class EMSuite(Task):
     def report(self, folder: RunFolder, failures: Mapping[EMCell, str]) -> tuple[str, list[Path]]:
         """Writes the table and the learning curves; see `Task.report`."""
         return report.write(self, folder, failures)
+
+    def document(self, folder: RunFolder, against: "Reference | None" = None) -> "Document":
+        """Describes a run, finished or not; see `Task.document`."""
+        from benchmarks.em.document import make_document  # learning needs no statistics
+
+        return make_document(self, folder, against)
+
+    def summary(self, folder: RunFolder) -> dict[str, Any]:
+        """Lists every seed's final metrics and cost; see `Task.summary`."""
+        return results.summary(CONTEST, self, folder)
 
     @torch.no_grad()
     def _draw_data(self, task: str, seed: int) -> Data:

@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from benchmarks.em.lines import LINES
 from benchmarks.hierarchical_mixture.sweep import MethodCell
+from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def make_rows(task: HierarchicalMixture, runs: dict[str, MethodRuns]) -> list[li
 def legend(task: HierarchicalMixture, starts: int) -> str:
     """Explains the table of runs from so many initialisations."""
     return (
-        f"Log-likelihood in nats a point, mean ± spread over {starts} "
-        f"initialisations after {task.options.iterations} EM iterations. Poor optima: runs more "
-        f"than {POOR_OPTIMUM_GAP} nats below the best. Total variation: between the E-step's "
+        f"Log-likelihood in nats a point, mean ± spread over {counted(starts, 'initialisation')} "
+        f"after {counted(task.options.iterations, 'EM iteration')}. Poor optima: runs more than "
+        f"{POOR_OPTIMUM_GAP} nats below the best. Total variation: between the E-step's "
         "distribution and the exact posterior at the final parameters, averaged over test points. "
         f"CPU s to exact EM: median (and largest) time until a run is within {CLOSE_TO_EXACT:g} of "
         "where exact EM ends from the same start."

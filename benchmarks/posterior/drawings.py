@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
+from algorithms.policy import Policy
 from benchmarks.posterior.evaluation import Evaluation
 from benchmarks.posterior.metrics import total_variation
-from benchmarks.posterior.sweep import PosteriorCell
 from benchmarks.report.numbers import significant
 from benchmarks.report.svg import INK, PAGE_WIDTH, SERIES, style, to_svg
-from benchmarks.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from benchmarks.posterior.suite import PosteriorSuite
+from lvms.model import LatentVariableModel
 
 OBSERVATIONS, STRUCTURES = 3, 6
 """So many observations are drawn, and the likeliest structures of each."""
 
 
-def draw_posteriors(suite: PosteriorSuite, folder: RunFolder, cell: PosteriorCell) -> str | None:
+def draw_posteriors(model: LatentVariableModel, policy: Policy, x: Tensor) -> str:
     """Draws exact and learned posteriors of a few observations side by side.
 
     Args:
-        suite: The suite.
-        folder: The run's folder.
-        cell: A finished cell, whose policy is drawn.
+        model: The model, whose structures can be enumerated.
+        policy: What has learned to sample its posterior.
+        x: Observations, `[B, ...]`; the first few are drawn.
 
     Returns:
-        The picture's markup, or None if the cell's checkpoint is gone.
-
-    Raises:
-        UserError: If the checkpoint is damaged, or of another version.
+        The picture's markup.
     """
-    run = RunFolder(folder.path / cell.folder)
-    saved = run.read_checkpoint()
-    if saved is None:
-        return None
-    learner = suite.make_learner(cell)
-    try:
-        learner.load_state_dict(saved["learner"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise run.damaged("checkpoint.pt") from error
-    x = learner.x[:OBSERVATIONS]
-    evaluation = Evaluation(learner.e_step.model, learner.e_step.policy, x)
+    x = x[:OBSERVATIONS]
+    evaluation = Evaluation(model, policy, x)
     variation = total_variation(evaluation)
     with style():
         figure = Figure(figsize=(PAGE_WIDTH, 4), layout="constrained")

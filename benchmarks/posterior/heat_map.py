@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.posterior.results import Combination, best_of
 from benchmarks.report import heat_map
+from benchmarks.report.results import Combination, best_of
 
 if TYPE_CHECKING:
     from benchmarks.posterior.suite import PosteriorSuite
@@ -19,7 +19,7 @@ def draw_heat_map(
     suite: PosteriorSuite,
     task: str,
     found: list[Combination],
-    tied: Collection[tuple[str, str, str]] = (),
+    tied: Collection[tuple[str, ...]] = (),
 ) -> Figure:
     """Draws the mean total variation of each objective with each exploration.
 
@@ -35,7 +35,8 @@ def draw_heat_map(
     rows, columns = suite.options.objectives, suite.options.explorations
 
     def place(one: Combination) -> tuple[int, int]:
-        return rows.index(one.objective), columns.index(one.exploration)
+        objective, exploration = one.choice
+        return rows.index(objective), columns.index(exploration)
 
     values = np.full((len(rows), len(columns)), np.nan)
     of_task = [one for one in found if one.task == task]

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.posterior.contest import CONTEST
 from benchmarks.posterior.heat_map import draw_heat_map
-from benchmarks.posterior.results import Combination, best_of, read
 from benchmarks.posterior.sweep import PosteriorCell
+from benchmarks.report.about import left_out
+from benchmarks.report.numbers import counted
+from benchmarks.report.results import Combination, best_of, read
 from benchmarks.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -36,13 +39,14 @@ def write(
     Returns:
         The table, and the files to look at.
     """
-    found = read(folder, [cell for cell in suite.cells if cell not in failures])
+    found = read(CONTEST, folder, [cell for cell in suite.cells if cell not in failures])
     table = make_table(suite, found, failures)
     folder.write_text("table.md", table + "\n")
+    updates = counted(suite.options.updates, "update")
     pictures = []
     for task in suite.options.tasks:
         figure = draw_heat_map(suite, task, found)
-        figure.axes[0].set_title(f"{task}: total variation after {suite.options.updates} updates")
+        figure.axes[0].set_title(f"{task}: total variation after {updates}")
         pictures.append(folder.write_figure(f"heat-map-{task}.png", figure))
     return table, [folder.path / "table.md", *pictures]
 
@@ -57,13 +61,12 @@ def make_table(
         for one in found:
             if one.task != task:
                 continue
-            error = one.standard_error
+            error = one.standard_error(CONTEST.metric)
             mark = "**" if one is best else ""
             rows.append(
                 [
                     task,
-                    one.objective,
-                    one.exploration,
+                    *one.choice,
                     f"{mark}{one.mean:.4f}{mark}",
                     "-" if error is None else f"{error:.4f}",
                     len(one.values),
@@ -82,17 +85,8 @@ def make_table(
     ]
     if suite.left_out:
         lines += ["", "Left out, because they do not fit together:", ""]
-        lines += [f"- {line}" for line in left_out(suite)]
+        lines += [f"- {line}" for line in left_out(suite.left_out)]
     if failures:
         lines += ["", "Failed:", ""]
         lines += [f"- {cell.title}: {reason}" for cell, reason in failures.items()]
     return "\n".join(lines)
-
-
-def left_out(suite: PosteriorSuite) -> list[str]:
-    """Says what does not fit together and why, a line for each reason."""
-    lines = []
-    for reason in dict.fromkeys(suite.left_out.values()):
-        names = [", ".join(key) for key, why in suite.left_out.items() if why == reason]
-        lines.append(f"{'; '.join(names)}: {reason}")
-    return lines

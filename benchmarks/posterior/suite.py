@@ -12,11 +12,12 @@ from algorithms.explorations import explorations
 from algorithms.objectives import objectives
 from benchmarks.options import require_names
 from benchmarks.posterior import report, sweep
+from benchmarks.posterior.contest import CONTEST
 from benchmarks.posterior.curves import measure_e_step
 from benchmarks.posterior.learner import PosteriorLearner
-from benchmarks.posterior.results import read, to_json
 from benchmarks.posterior.sweep import Options, PosteriorCell
 from benchmarks.posterior.training import make_data, make_e_step
+from benchmarks.report import results
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Task
 from gfn_envs.errors import UserError
@@ -59,7 +60,7 @@ class PosteriorSuite(Task):
         require_names("explorations", options.explorations, explorations)
         self.evaluate_every = options.every
         self._data = {task: make_data(task) for task in options.tasks}
-        self.left_out: dict[tuple[str, str, str], str] = {}
+        self.left_out: dict[tuple[str, ...], str] = {}
         fitting = []
         for names in product(options.tasks, options.objectives, options.explorations):
             try:
@@ -116,7 +117,4 @@ class PosteriorSuite(Task):
 
     def summary(self, folder: RunFolder) -> dict[str, Any]:
         """Lists every seed's final metrics and cost; see `Task.summary`."""
-        from benchmarks.report.progress import Progress
-
-        found = read(folder, Progress.of(self, folder).finished)
-        return {"config": folder.read_json("config.json"), "combinations": to_json(found)}
+        return results.summary(CONTEST, self, folder)

@@ -35,6 +35,19 @@ def about(config: Mapping[str, Any], more: Mapping[str, str] | None = None) -> S
     )
 
 
+def left_out(reasons: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Says what does not fit together and why, a line for each reason.
+
+    Args:
+        reasons: The reason by what does not fit together.
+    """
+    lines = []
+    for reason in dict.fromkeys(reasons.values()):
+        names = [", ".join(key) for key, why in reasons.items() if why == reason]
+        lines.append(f"{'; '.join(names)}: {reason}")
+    return lines
+
+
 def _table(header: str, rows: Mapping[str, str]) -> Table:
     """Lists names and values."""
     return Table((header, "value"), [(Entry(name), Entry(text)) for name, text in rows.items()])

@@ -7,10 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.report.svg import DASHES, GRID, INK, MARKERS, PAGE_WIDTH, SERIES, style, to_svg
-from benchmarks.report.ticks import plain_log_ticks
+from benchmarks.report.ticks import plain_log_ticks, plain_symmetric_ticks
 
 PANEL_HEIGHT = 2.5
 """In inches."""
+
+LINEAR_DECADES = 1.2
+"""The linear part of a logarithmic axis, on one side of zero, is as long as so many decades."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Axes:
         y_label: The vertical one.
         x_logarithmic: Whether x is.
         y_logarithmic: Whether y is.
+        y_linear_to: Up to here, on both sides of zero, y is linear, and logarithmic beyond; None
+            of an axis of one kind.
         level: A value to draw a thin line at in every panel, if any.
     """
 
@@ -48,6 +53,7 @@ class Axes:
     y_label: str
     x_logarithmic: bool = False
     y_logarithmic: bool = False
+    y_linear_to: float | None = None
     level: float | None = None
 
 
@@ -86,7 +92,10 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], labels: Sequence[str], axe
                 panel.axhline(axes.level, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
             panel.set_title(title, loc="left", fontweight="bold")
             panel.set_xscale("log" if axes.x_logarithmic else "linear")
-            panel.set_yscale("log" if axes.y_logarithmic else "linear")
+            if axes.y_linear_to is not None:
+                panel.set_yscale("symlog", linthresh=axes.y_linear_to, linscale=LINEAR_DECADES)
+            else:
+                panel.set_yscale("log" if axes.y_logarithmic else "linear")
             panel.grid(color=GRID, linewidth=0.6)
             panel.set_axisbelow(True)
         for panel in grid.flat[max(0, len(panels) - columns) : len(panels)]:
@@ -97,7 +106,9 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], labels: Sequence[str], axe
         for panel in grid.flat[: len(panels)]:
             if axes.x_logarithmic:
                 plain_log_ticks(panel.xaxis, *panel.get_xlim())
-            if axes.y_logarithmic:
+            if axes.y_linear_to is not None:
+                plain_symmetric_ticks(panel.yaxis, panel.get_ylim(), axes.y_linear_to)
+            elif axes.y_logarithmic:
                 plain_log_ticks(panel.yaxis, *panel.get_ylim())
         shown = [handles[label] for label in labels if label in handles]
         figure.legend(handles=shown, loc="outside lower center", ncols=5, handlelength=3.2)

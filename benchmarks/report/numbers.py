@@ -16,6 +16,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:,.{max(places, 0)}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Shows how many there are of something, a noun whose plural ends in s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def p_value(value: float) -> str:
     """Shows a p-value."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.report.document import Block, Bullets, Notice, Paragraph
+from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Cell, Task
 from gfn_envs.errors import UserError
@@ -49,24 +50,27 @@ class Progress:
 
     def subtitle(self, folder: RunFolder, config: Mapping[str, Any]) -> str:
         """Says in a line which run this is."""
-        cells = len(self.finished) + len(self.failed) + len(self.missing)
+        finished = len(self.finished)
+        cells = counted(finished + len(self.failed) + len(self.missing), "cell")
         commit, _, changes = (config.get("git_commit") or "unknown").partition("+")
         commit = f"{commit[:12]} with {changes}" if changes else commit[:12]
         name = folder.path.resolve().name
-        return f"{name}: {len(self.finished):,} of {cells:,} cells finished, commit {commit}"
+        return f"{name}: {finished:,} of {cells} finished, commit {commit}"
 
 
 def notices(progress: Progress) -> list[Block]:
     """Says what is not there; nothing where all is."""
     blocks: list[Block] = []
     if progress.missing:
+        are = "is" if len(progress.missing) == 1 else "are"
         blocks += _notice(
-            f"{len(progress.missing)} cells are not finished; this report is of the others.",
+            f"{counted(len(progress.missing), 'cell')} {are} not finished; this report is of the "
+            "others.",
             [cell.title for cell in progress.missing],
         )
     if progress.failed:
         blocks += _notice(
-            f"{len(progress.failed)} cells failed; this report is of the others.",
+            f"{counted(len(progress.failed), 'cell')} failed; this report is of the others.",
             [f"{cell.title}: {reason}" for cell, reason in progress.failed.items()],
         )
     return blocks

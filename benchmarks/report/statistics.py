@@ -91,18 +91,22 @@ def prediction_interval(
     return (float(np.exp(low)), float(np.exp(high))) if logarithmic else (float(low), float(high))
 
 
-def paired_p_value(a: ArrayLike, b: ArrayLike, logarithmic: bool) -> float | None:
+def paired_p_value(
+    a: ArrayLike, b: ArrayLike, logarithmic: bool, rounding: float = 0.0
+) -> float | None:
     """Tests by a paired t-test whether two methods differ.
 
     Args:
         a: One method's values, float `[N]`.
         b: The other's, in the same order of seeds, `[N]`.
         logarithmic: Whether to compare logarithms, as one does for errors that span decades.
+        rounding: Differences no larger than this count as none.
 
     Returns:
         The two-sided p-value, or None of fewer than two pairs.
     """
     differences = _transform(a, logarithmic) - _transform(b, logarithmic)
+    differences[np.abs(differences) <= rounding] = 0.0
     if len(differences) < 2:
         return None
     if np.ptp(differences) == 0:  # no spread, no t statistic

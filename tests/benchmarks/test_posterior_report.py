@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import shutil
 
@@ -10,18 +11,21 @@ import pytest
 from scipy import stats
 
 from benchmarks import cli
-from benchmarks.posterior import document, learning_curves
-from benchmarks.posterior.against import compare
-from benchmarks.posterior.ranking import placings, standings
-from benchmarks.posterior.results import METRIC, Combination, from_json, read, to_json
+from benchmarks.posterior import document
+from benchmarks.posterior.contest import CONTEST
 from benchmarks.posterior.suite import METRICS, PosteriorSuite
 from benchmarks.posterior.sweep import Options
+from benchmarks.report import learning_curves
+from benchmarks.report.against import compare
 from benchmarks.report.command import write_report
+from benchmarks.report.ranking import placings, standings
+from benchmarks.report.results import from_json, read, to_json
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import open_run, run_task, start_run
 from gfn_envs import UserError
+from tests.benchmarks.reports import EMPTY, run_report
+from tests.benchmarks.reports import combination as made_up
 from tests.benchmarks.runs import NAME, stray_files, tiny_arguments
-from tests.benchmarks.test_report_pages import assert_self_contained
 
 pytestmark = pytest.mark.xdist_group("posterior_report")  # they share a run
 
@@ -30,8 +34,7 @@ GRID = {
     "explorations": ("on-policy", "replay"), "seeds": 3, "updates": 12, "every": 6,
 }  # fmt: skip
 
-
-EMPTY = '<svg viewBox="0 0 1 1"></svg>'
+METRIC = CONTEST.metric
 
 
 def carry_out(path, **options):
@@ -68,28 +71,11 @@ def empty_pictures(request, monkeypatch):
 
 @pytest.fixture
 def report(capsys):
-    """Runs `gfnem report`; returns the page and the Markdown, or the line that says why not."""
-
-    def call(path, *more, out=None):
-        capsys.readouterr()
-        status = cli.main(["report", str(path), *map(str, more)])
-        output, errors = capsys.readouterr()
-        if status:
-            assert (status, output) == (2, "")
-            (line,) = errors.splitlines()
-            return line
-        assert errors == ""
-        page = ((out or path) / "report.html").read_text()
-        return assert_self_contained(page).text, ((out or path) / "report.md").read_text()
-
-    return call
+    return functools.partial(run_report, capsys)
 
 
 def combination(values, task="t", objective="o", exploration="e", seeds=None):
-    """A combination of which only total variation matters."""
-    seeds = tuple(range(len(values))) if seeds is None else seeds
-    ones = (1.0,) * len(values)
-    return Combination(task, objective, exploration, seeds, {METRIC: tuple(values)}, 1, ones, ones)
+    return made_up(CONTEST, values, task, objective, exploration, seeds=seeds)
 
 
 # -- whole runs -----------------------------------------------------------------------------------
@@ -126,20 +112,19 @@ def test_a_report_changes_nothing_and_is_the_same_again(run, report, real_pictur
 
 
 def test_the_best_is_named_with_its_mean_and_interval(whole, tmp_path, report):
-    found = read(RunFolder(whole), PosteriorSuite(Options(**GRID)).cells)
+    found = read(CONTEST, RunFolder(whole), PosteriorSuite(Options(**GRID)).cells)
     page, markdown = report(whole, "--out", tmp_path, out=tmp_path)
     for task in GRID["tasks"]:
         best = min((one for one in found if one.task == task), key=lambda one: np.mean(one.values))
         mean, low, high = np.mean(best.values), min(best.values), max(best.values)
         sentence = (
-            f"{best.objective} with {best.exploration} comes nearest to the posterior, with a "
+            f"{best.name} comes nearest to the posterior, with a "
             f"total variation of {mean:.2g} (95 % interval {low:.2g} to {high:.2g}) over 3 seeds"
         )
         assert sentence in page
         row = next(line for line in markdown.splitlines()
                    if line.startswith("|      1 |") and f"**{mean:.3f}**" in line)  # fmt: skip
-        assert best.objective in row
-        assert best.exploration in row
+        assert all(name in row for name in best.choice)
 
 
 def test_the_end_of_a_run_names_the_report(tmp_path, capsys, monkeypatch):
@@ -171,8 +156,8 @@ def test_a_hierarchical_mixture_has_a_report(tmp_path, report):
     assert pictures == {"learning-curves.svg", "means-and-assignments.png"}
     (path / "cells/gflownet-em/00/summary.json").unlink()
     page, _ = report(path)
-    assert "1 cells are not finished" in page
-    assert "mean ± spread over 1 initialisations" in page
+    assert "1 cell is not finished" in page
+    assert "mean ± spread over 1 initialisation after 3 EM iterations" in page
     (path / "cells/gflownet-em/01/summary.json").unlink()
     assert "No initialisation in" in report(path)
     assert "have no summary" in report(path, "--against", path)
@@ -212,7 +197,7 @@ def test_failed_cells_are_named_with_their_reasons(run, report):
     record |= {"status": "failed", "error": "loss became <nan> at update 3"}
     (run / "summary.json").write_text(json.dumps(summary))
     page, markdown = report(run)
-    assert "1 cells failed" in page
+    assert "1 cell failed" in page
     assert "sbn-tiny, tb, replay, seed 1: loss became <nan> at update 3" in page
     assert r"loss became \<nan\> at update 3" in markdown
 
@@ -247,7 +232,7 @@ def test_a_damaged_file_of_a_cell_is_named(run, report, name, content):
 
 
 def test_checkpoints_that_are_damaged_or_gone(run, report, real_pictures):
-    found = read(RunFolder(run), PosteriorSuite(Options(**GRID)).cells)
+    found = read(CONTEST, RunFolder(run), PosteriorSuite(Options(**GRID)).cells)
     best = standings([one for one in found if one.task == "sbn-tiny"])[0].combination
     checkpoint = run / "cells" / "/".join(best.key) / "00/checkpoint.pt"
     other = next((run / "cells/mixture-tiny").glob("*/*/00/checkpoint.pt"))
@@ -342,13 +327,13 @@ def test_placings_compare_like_with_like():
         combination([2.0, 2.0], "t", "c", "y"),
         combination([0.1, 0.1], "t", "a", "alone"),
     ]  # fmt: skip
-    placed = placings(found, lambda one: one.objective, lambda one: (one.task, one.exploration))
+    placed = placings(found, lambda one: one.choice[0], lambda one: (one.task, one.choice[1]))
     assert [(one.name, one.comparisons) for one in placed] == [("a", 2), ("b", 2), ("c", 1)]
     # a: 1 and 9 / 2; b: 4 and 3 / 2; c: 1
-    assert [one.ratio for one in placed] == pytest.approx([4.5**0.5, 6**0.5, 1.0])
+    assert [one.behind for one in placed] == pytest.approx([4.5**0.5, 6**0.5, 1.0])
     assert [one.mean_rank for one in placed] == [2.0, 2.0, 1.0]
     assert placed[0].interval == pytest.approx((4.5**0.5, 4.5**0.5))
-    assert placings(found[:1], lambda one: one.objective, lambda one: (one.task,)) == []
+    assert placings(found[:1], lambda one: one.choice[0], lambda one: (one.task,)) == []
 
 
 # -- against earlier results ----------------------------------------------------------------------
@@ -393,8 +378,8 @@ def test_a_planted_difference_is_found_and_no_other(whole, tmp_path, report):
 
 
 def test_results_survive_being_stored(whole):
-    found = read(RunFolder(whole), PosteriorSuite(Options(**GRID)).cells)
-    back = from_json(json.loads(json.dumps(to_json(found))))
+    found = read(CONTEST, RunFolder(whole), PosteriorSuite(Options(**GRID)).cells)
+    back = from_json(CONTEST, json.loads(json.dumps(to_json(found))))
     assert [one.key for one in back] == [one.key for one in found]
     for one, other in zip(found, back, strict=True):
         assert set(other.metrics) == set(METRICS)
@@ -443,8 +428,8 @@ def test_the_smallest_cell_is_as_the_stored_reference_has_it(tmp_path):
     path = carry_out(tmp_path / "run", tasks=key[:1], objectives=key[1:2], explorations=key[2:])
     out = tmp_path / "summary.json"
     write_report(path, against="reference", summary_out=out)
-    (new,) = from_json(json.loads(out.read_text())["combinations"])
-    stored = from_json(json.loads(PosteriorSuite.reference.read_text())["combinations"])
+    (new,) = from_json(CONTEST, json.loads(out.read_text())["combinations"])
+    stored = from_json(CONTEST, json.loads(PosteriorSuite.reference.read_text())["combinations"])
     (old,) = (one for one in stored if one.key == key)
     assert compare([(new, old)])[0] > 0.01
     worse = dataclasses.replace(new, metrics={METRIC: tuple(10 * v for v in new.values)})

@@ -27,8 +27,9 @@ from benchmarks.report.document import (
 from benchmarks.report.heat_map import draw_heat_map
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import to_markdown
-from benchmarks.report.numbers import duration, listing, p_value, significant, times
+from benchmarks.report.numbers import counted, duration, listing, p_value, significant, times
 from benchmarks.report.svg import INK, SERIES, standalone, style, to_svg
+from benchmarks.report.ticks import round_up
 
 HOSTILE = '<script>alert("x")</script> & a|b *c* `d` [e](f) _g_'
 
@@ -217,6 +218,30 @@ def test_curves_have_a_panel_for_each_title_and_a_legend():
     assert "100" in words
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "linear_to", "ticks"),
+    [
+        (-0.002, 1.1, 0.002, ["-0.001", "0", "0.001", "0.002", "0.005", "0.01", "1"]),
+        (0.003, 90.0, 0.005, ["0", "0.0025", "0.005", "0.05", "0.5", "5", "50"]),
+        (-0.04, -0.01, 0.05, ["-0.025"]),
+    ],
+)
+def test_an_axis_that_is_linear_near_zero(low, high, linear_to, ticks):
+    y = np.array([high, (low + high) / 2, low])
+    axes = Axes("updates", "gap", y_logarithmic=True, y_linear_to=linear_to, level=low)
+    text = draw_curves({"a": [Line("a", np.arange(3.0), y, y, y)]}, ["a"], axes)
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", text)
+    assert set(ticks) <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"),
+    [(1.0, 1.0), (1.01, 2.0), (0.0011, 0.002), (0.005, 0.005), (6e-7, 1e-6), (51.0, 100.0)],
+)
+def test_rounding_up_to_a_tick(value, rounded):
+    assert round_up(value) == rounded
+
+
 def test_a_heat_map_marks_the_best_and_the_ties():
     values = np.array([[0.001, 0.02], [0.5, np.nan]])
     figure = draw_heat_map(values, ["a", "b"], ["c", "d"], "error", (0, 0), {(0, 1)})
@@ -247,4 +272,6 @@ def test_words_for_numbers():
     assert [p_value(0.0004), p_value(0.0213)] == ["p < 0.001", "p = 0.021"]
     assert [times(1.34), times(45.2)] == ["1.3 times", "45 times"]
     assert [duration(8.31), duration(600), duration(9000)] == ["8.3 s", "10 min", "2.5 h"]
+    assert [counted(1, "cell"), counted(0, "cell")] == ["1 cell", "0 cells"]
+    assert counted(1234, "EM iteration") == "1,234 EM iterations"
     assert [listing([]), listing(["a"]), listing(["a", "b", "c"])] == ["", "a", "a, b and c"]

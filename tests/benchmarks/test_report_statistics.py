@@ -68,6 +68,13 @@ def test_a_paired_test_by_hand():
     )
 
 
+def test_differences_of_rounding_are_none():
+    values = np.array([1.0, 2.0, 3.0])
+    moved = values + np.array([1e-6, 1.1e-6, 0.9e-6])
+    assert paired_p_value(moved, values, logarithmic=False) < 0.01
+    assert paired_p_value(moved, values, logarithmic=False, rounding=1e-5) == 1.0
+
+
 @pytest.mark.parametrize("test", [paired_p_value, unpaired_p_value])
 def test_values_without_spread(test):
     assert test([1, 1], [1, 1], logarithmic=False) == 1.0
