@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from benchmarks.hierarchical_mixture.report import (
@@ -12,6 +11,7 @@ from benchmarks.hierarchical_mixture.report import (
     legend,
     make_rows,
     read_runs,
+    to_png,
 )
 from benchmarks.report.about import about
 from benchmarks.report.document import Block, Document, Entry, Figure, Section, Table
@@ -45,8 +45,7 @@ def make_document(task: HierarchicalMixture, folder: RunFolder) -> Document:
     with style():
         curves = to_svg(draw_curves(task, runs))
     # Thousands of points: as SVG they would be many megabytes.
-    buffer = io.BytesIO()
-    draw_assignments(task, folder, runs, starts).savefig(buffer, format="png", dpi=110)
+    assignments = to_png(draw_assignments(task, folder, runs, starts))
     config = folder.read_json("config.json")
     sections = [
         Section("Methods", blocks),
@@ -66,7 +65,7 @@ def make_document(task: HierarchicalMixture, folder: RunFolder) -> Document:
             [
                 Figure(
                     "means-and-assignments",
-                    buffer.getvalue(),
+                    assignments,
                     "Data, learned means and posterior assignments of each method",
                     "Crosses are the super-components' means and circles their components'; "
                     "colour and shade say to which a point is assigned. The second row is the "
