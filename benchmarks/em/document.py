@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONDITIONS = {
     "M-step": "closed-form where the model knows it, as mixtures and hidden Markov models do; "
     f"{M_STEPS} steps of Adam at the rate {M_LEARNING_RATE} otherwise",
-    "start": "random, drawn from the training observations",
+    "start": "random, made from the training observations",
     "test observations of the total variation": f"the first {POSTERIORS}",
 }
 """What every cell has in common and no option sets."""

@@ -25,9 +25,9 @@ NOT_OF_TRAINING = ("tasks", "seeds", "first_seed", "every")
 """Options that say which cells there are and when they are measured, not how each is trained; those
 that name the choices are others."""
 
-WELCH = (
-    "by Welch's t-test, each seed a value, with Holm's correction for the number of combinations; "
-    "where one side has a single seed, the other's spread serves for both."
+CORRECTED = (
+    "with Holm's correction for the number of combinations; where one side has a single seed, the "
+    "other's spread serves for both."
 )
 
 
@@ -113,16 +113,15 @@ def _how(contest: Contest) -> str:
     scale = f"the logarithms of {label}" if contest.quantity.logarithmic else f"the {label}"
     if contest.seeds_share:
         return (
-            f"Runs are compared combination by combination on {scale}, by a t-test paired by seed "
+            f"Runs are compared combination by combination on {scale}: by a t-test paired by seed "
             "where they have two seeds or more in common, for the same seed draws the same data "
-            f"and start. Other combinations are compared {WELCH}"
+            f"and start, and by Welch's t-test, each seed a value, otherwise; {CORRECTED}"
         )
     return (
         f"Runs are compared combination by combination by Welch's t-test on {scale}, each seed a "
-        "value, with Holm's correction for the number of combinations; where one side has a single "
-        "seed, the other's spread serves for both. Bootstrap intervals of three seeds are too "
-        "narrow to be held against each other. The same seeds on another processor or with another "
-        "version of torch round differently, and are then as good as other seeds."
+        f"value, {CORRECTED} Bootstrap intervals of three seeds are too narrow to be held against "
+        "each other. The same seeds on another processor or with another version of torch round "
+        "differently, and are then as good as other seeds."
     )
 
 

@@ -470,7 +470,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (RunFolder, "append_metrics", 4),
         (torch, "save", 4),
         (RunFolder, "write_json", 4),
-        (RunFolder, "write_figure", 1),
+        (RunFolder, "write_figure", 0),
     ],
 )
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full_disk", "ctrl_c"])
