@@ -96,7 +96,7 @@ def _compare(new: Combination, old: Combination) -> float | None:
     quantity = new.contest.quantity
     seeds = _paired_seeds(new, old)
     if not seeds:
-        return unpaired_p_value(new.values, old.values, quantity.logarithmic)
+        return unpaired_p_value(new.values, old.values, quantity.logarithmic, quantity.rounding)
     here, there = ([one.by_seed()[seed] for seed in seeds] for one in (new, old))
     return paired_p_value(here, there, quantity.logarithmic, quantity.rounding)
 

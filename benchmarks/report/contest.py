@@ -16,7 +16,8 @@ class Quantity:
         logarithmic: Whether it is compared by ratios; otherwise by differences.
         digits: How many significant ones are shown.
         unit: Of values and differences, in words.
-        rounding: Differences no larger than this are errors of rounding.
+        rounding: Differences no larger than this, of logarithms where those are compared, are
+            errors of rounding.
     """
 
     label: str

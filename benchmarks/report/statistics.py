@@ -114,7 +114,9 @@ def paired_p_value(
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def unpaired_p_value(a: ArrayLike, b: ArrayLike, logarithmic: bool) -> float | None:
+def unpaired_p_value(
+    a: ArrayLike, b: ArrayLike, logarithmic: bool, rounding: float = 0.0
+) -> float | None:
     """Tests whether two runs of the same method differ, by Welch's t-test.
 
     Where one run has a single value, the other's spread serves for both (Student's t-test): the
@@ -124,6 +126,7 @@ def unpaired_p_value(a: ArrayLike, b: ArrayLike, logarithmic: bool) -> float | N
         a: One run's values, float `[N]`.
         b: The other's, `[M]`.
         logarithmic: Whether to compare logarithms.
+        rounding: A difference of the means no larger than this counts as none.
 
     Returns:
         The two-sided p-value, or None if neither has two values.
@@ -131,8 +134,10 @@ def unpaired_p_value(a: ArrayLike, b: ArrayLike, logarithmic: bool) -> float | N
     one, other = _transform(a, logarithmic), _transform(b, logarithmic)
     if min(len(one), len(other)) < 1 or len(one) + len(other) < 3:
         return None
+    if abs(one.mean() - other.mean()) <= rounding:
+        return 1.0
     if np.ptp(one) == 0 and np.ptp(other) == 0:
-        return 1.0 if one[0] == other[0] else 0.0
+        return 0.0
     pooled = min(len(one), len(other)) < 2
     return float(stats.ttest_ind(one, other, equal_var=pooled).pvalue)
 

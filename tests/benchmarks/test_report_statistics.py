@@ -73,6 +73,9 @@ def test_differences_of_rounding_are_none():
     moved = values + np.array([1e-6, 1.1e-6, 0.9e-6])
     assert paired_p_value(moved, values, logarithmic=False) < 0.01
     assert paired_p_value(moved, values, logarithmic=False, rounding=1e-5) == 1.0
+    collapsed, stored = [0.9034187, 0.9034188, 0.9034187], [0.903419, 0.903419, 0.903419]
+    assert unpaired_p_value(collapsed, stored, logarithmic=True) < 0.05
+    assert unpaired_p_value(collapsed, stored, logarithmic=True, rounding=1e-3) == 1.0
 
 
 @pytest.mark.parametrize("test", [paired_p_value, unpaired_p_value])
