@@ -138,6 +138,7 @@ def _list() -> int:
     from benchmarks.posterior.metrics import metrics
     from benchmarks.task import tasks_of
     from gfn_envs.registration import load_plugins
+    from lvms.code_prior import code_priors
     from lvms.models import models
 
     load_plugins()
@@ -155,6 +156,7 @@ def _list() -> int:
     }
     catalogues = {
         "Models (lvms.models.models)": models,
+        "Priors over grids of codes (lvms.code_prior.code_priors)": code_priors,
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Explorations (algorithms.explorations.explorations)": explorations,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,

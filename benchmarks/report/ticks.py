@@ -3,10 +3,21 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 DECADES = 1.7
 """Over no more decades than this there is room for the numbers between powers of ten."""
+
+
+ALMOST_LINEAR = 4.0
+"""An axis whose end is less than this many times its beginning has ticks like a linear one."""
 
 
 def plain_ticks(axis: Any) -> None:
@@ -23,8 +34,12 @@ def plain_log_ticks(axis: Any, low: float, high: float) -> None:
         low: Where it begins.
         high: Where it ends; more than `low`.
     """
-    near = high < low * 10**DECADES
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
+    if high < low * ALMOST_LINEAR:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+    else:
+        near = high < low * 10**DECADES
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
     plain_ticks(axis)
 
 

@@ -235,6 +235,22 @@ def test_an_axis_that_is_linear_near_zero(low, high, linear_to, ticks):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.53, 0.99, ["0.6", "0.75", "0.9"]),
+        (0.012, 0.3, ["0.02", "0.05", "0.1", "0.2"]),
+        (0.0005, 0.9, ["0.001", "0.01", "0.1"]),
+    ],
+)
+def test_a_logarithmic_axis_has_numbers(low, high, ticks):
+    y = np.array([high, low])
+    axes = Axes("updates", "error", y_logarithmic=True, level=low)
+    x = np.array([1000.0, 2000.0])
+    text = draw_curves({"a": [Line("a", x, y, y, y)]}, ["a"], axes)
+    assert set(ticks) <= set(re.findall(r"<text[^>]*>([^<]+)</text>", text))
+
+
+@pytest.mark.parametrize(
     ("value", "rounded"),
     [(1.0, 1.0), (1.01, 2.0), (0.0011, 0.002), (0.005, 0.005), (6e-7, 1e-6), (51.0, 100.0)],
 )
