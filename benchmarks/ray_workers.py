@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
 import re
@@ -66,12 +67,8 @@ def carry_out_on_ray(
 
 def require(address: str | None) -> None:
     """Raises a UserError if Ray is not installed, or soon if its cluster cannot be reached."""
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "--engine ray needs the package ray: pip install 'gflownet-em[ray]'."
-        ) from error
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("--engine ray needs the package ray: pip install 'gflownet-em[ray]'.")
     address = _chosen(address)
     if address == "local":
         return

@@ -15,6 +15,7 @@ from benchmarks.em.learner import EMLearner
 from benchmarks.em.methods import em_methods
 from benchmarks.em.problem import Problem, make_m_step
 from benchmarks.em.sweep import EMCell, Options
+from benchmarks.grid import make_grid
 from benchmarks.options import require_names
 from benchmarks.provenance import derive_seed
 from benchmarks.report import results
@@ -69,17 +70,8 @@ class EMSuite(Task):
         self.evaluate_every = options.every
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         self._data = {key: self._draw_data(*key) for key in product(options.tasks, seeds)}
-        self.left_out: dict[tuple[str, ...], str] = {}
-        fitting = []
-        for names in product(options.tasks, options.methods):
-            try:
-                self.make_learner(EMCell(*names, options.first_seed))
-                fitting.append(names)
-            except UserError as error:
-                self.left_out[names] = str(error)
-        if not fitting:
-            raise UserError(f"Nothing to compare: {next(iter(self.left_out.values()))}")
-        self._cells = [EMCell(*names, seed) for seed in seeds for names in fitting]
+        combinations = product(options.tasks, options.methods)
+        self._cells, self.left_out = make_grid(combinations, seeds, EMCell, self.make_learner)
 
     @property
     def cells(self) -> Sequence[EMCell]:

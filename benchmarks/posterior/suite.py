@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.explorations import explorations
 from algorithms.objectives import objectives
+from benchmarks.grid import make_grid
 from benchmarks.options import require_names
 from benchmarks.posterior import report, sweep
 from benchmarks.posterior.contest import CONTEST
@@ -60,19 +61,10 @@ class PosteriorSuite(Task):
         require_names("explorations", options.explorations, explorations)
         self.evaluate_every = options.every
         self._data = {task: make_data(task) for task in options.tasks}
-        self.left_out: dict[tuple[str, ...], str] = {}
-        fitting = []
-        for names in product(options.tasks, options.objectives, options.explorations):
-            try:
-                self.make_learner(PosteriorCell(*names, seed=0))
-                fitting.append(names)
-            except UserError as error:
-                self.left_out[names] = str(error)
-        if not fitting:
-            raise UserError(f"Nothing to compare: {next(iter(self.left_out.values()))}")
-        self._cells = [
-            PosteriorCell(*names, seed) for seed in range(options.seeds) for names in fitting
-        ]
+        combinations = product(options.tasks, options.objectives, options.explorations)
+        self._cells, self.left_out = make_grid(
+            combinations, range(options.seeds), PosteriorCell, self.make_learner
+        )
 
     @property
     def cells(self) -> Sequence[PosteriorCell]:

@@ -15,7 +15,6 @@ from matplotlib.ticker import (
 DECADES = 1.7
 """Over no more decades than this there is room for the numbers between powers of ten."""
 
-
 ALMOST_LINEAR = 4.0
 """An axis whose end is less than this many times its beginning has ticks like a linear one."""
 
