@@ -38,7 +38,7 @@ class MLPPolicy(Policy):
         self.one_hot = OneHotState(env)
         self.read_x = nn.Linear(x_size, hidden)
         self.read_state = nn.Linear(self.one_hot.size, hidden, bias=False)
-        self.trunk = _trunk(hidden, layers)
+        self.trunk = trunk(hidden, layers)
         self.forward_head = zero_linear(hidden, env.num_actions + 1)
         self.backward_head = zero_linear(hidden, env.num_actions)
         self.read_x_for_partition = nn.Linear(x_size, hidden)
@@ -46,7 +46,7 @@ class MLPPolicy(Policy):
         # Last, so that they leave what the others draw from a seed as it was.
         self.flow_read_x = nn.Linear(x_size, hidden)
         self.flow_read_state = nn.Linear(self.one_hot.size, hidden, bias=False)
-        self.flow_trunk = _trunk(hidden, layers)
+        self.flow_trunk = trunk(hidden, layers)
         self.flow_head = zero_linear(hidden, 1)
 
     def encode(self, x: Tensor) -> Memory:
@@ -80,7 +80,7 @@ class MLPPolicy(Policy):
         return self.trunk(memory[0].index_select(0, rows) + part_in_state)
 
 
-def _trunk(hidden: int, layers: int) -> nn.Sequential:
+def trunk(hidden: int, layers: int) -> nn.Sequential:
     """Makes what follows the first layer: its activation, and the other hidden layers."""
     deeper = [(nn.Linear(hidden, hidden), nn.ReLU()) for _ in range(layers - 1)]
     return nn.Sequential(nn.ReLU(), *(module for pair in deeper for module in pair))

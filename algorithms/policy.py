@@ -20,7 +20,15 @@ def supports(kind: type, protocol: type) -> bool:
 
 
 class Policy(nn.Module, ABC):
-    """A forward policy P_F(action | state, x) that encodes x once for a whole batch."""
+    """A forward policy P_F(action | state, x) that encodes x once for a whole batch.
+
+    Attributes:
+        scores_in_parallel: Of a policy with cached decoding, whether it scores the steps of a
+            trajectory side by side, not one after another as a recurrence does. Rollouts then
+            sample without gradient and score afterwards.
+    """
+
+    scores_in_parallel: bool = False
 
     @abstractmethod
     def encode(self, x: Tensor) -> Memory:

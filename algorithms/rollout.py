@@ -15,6 +15,9 @@ SCORE_AFTERWARDS_BELOW = 100
 """With fewer trajectories the cost is in the number of network calls, not in their size: sampling
 without gradient and scoring all steps in one pass is cheaper than keeping the gradient."""
 
+GREEDY = 1e-6
+"""A temperature so low that the likeliest action is taken, up to ties."""
+
 _IMPOSSIBLE = torch.tensor(-torch.inf)
 """Made once: `torch.where` would turn a plain number into a tensor at every step."""
 
@@ -30,6 +33,7 @@ def rollout(
     epsilon: float = 0.0,
     temperature: float = 1.0,
     with_grad: bool = False,
+    memory: Memory | None = None,
 ) -> TrajectoryBatch:
     """Samples one complete trajectory for each entry of `rows`.
 
@@ -44,8 +48,9 @@ def rollout(
         context: int64 `[B, C]`, the observations' contexts; may be left out where C = 0.
         generator: Source of randomness.
         epsilon: Weight of the uniform distribution, in 0 .. 1.
-        temperature: Above 1 flattens the policy.
+        temperature: Above 1 flattens the policy; `GREEDY` takes the likeliest action always.
         with_grad: Whether `log_pf` and `memory` carry gradient.
+        memory: What `policy.encode(x)` returned, if x has been encoded already.
 
     Returns:
         The trajectories, with `log_pf`.
@@ -54,10 +59,13 @@ def rollout(
         rows = torch.arange(len(x), device=x.device)
     if context is None:
         context = env.empty_context(len(x))
-    with torch.set_grad_enabled(with_grad):
-        memory = policy.encode(x)
-    cached = supports(type(policy), CachedDecoding)
-    score_afterwards = with_grad and len(rows) < SCORE_AFTERWARDS_BELOW and not cached
+    if memory is None:
+        with torch.set_grad_enabled(with_grad):
+            memory = policy.encode(x)
+    if supports(type(policy), CachedDecoding):
+        score_afterwards = with_grad and policy.scores_in_parallel
+    else:
+        score_afterwards = with_grad and len(rows) < SCORE_AFTERWARDS_BELOW
     with torch.set_grad_enabled(with_grad and not score_afterwards):
         batch = _sample(
             env, policy, x, memory, rows, _of_rows(context, rows), generator, epsilon, temperature,

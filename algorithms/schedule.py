@@ -66,6 +66,18 @@ class Exponential(Schedule):
         return self.start * (self.end / self.start) ** min(step / self.steps, 1.0)
 
 
+@dataclass(frozen=True)
+class Delayed(Schedule):
+    """Another schedule that begins only after some steps, and its first value until then."""
+
+    schedule: Schedule
+    delay: int
+
+    def at(self, step: int) -> float:
+        """Returns the value; see `Schedule.at`."""
+        return self.schedule.at(max(0, step - self.delay))
+
+
 def as_schedule(value: "Schedule | float") -> Schedule:
     """Turns a plain number into a constant schedule."""
     return value if isinstance(value, Schedule) else Constant(float(value))

@@ -51,8 +51,8 @@ class CodeDecoder(nn.Module):
         )
         layers: list[nn.Module] = [
             nn.Conv2d(code_dim, channels, 1),
-            _ResidualBlock(channels),
-            _ResidualBlock(channels),
+            ResidualBlock(channels),
+            ResidualBlock(channels),
             nn.ReLU(),
         ]
         for step in range(steps):
@@ -99,7 +99,7 @@ def upsampling_plan(side: int, image_side: int, steps: int) -> list[tuple[int, i
     return plan
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """A 3 x 3 and a 1 x 1 convolution, added to their input."""
 
     def __init__(self, channels: int) -> None:

@@ -1,0 +1,274 @@
+"""GFlowNet-EM on mini-batches: policy and model improved in one update, or in turns."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.alternation import Alternation
+from algorithms.backward_policy import default_backward_policy
+from algorithms.exploration import Exploration, OnPolicy, TrainingStep
+from algorithms.image_policy import ImagePolicy
+from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.objective import Objective
+from algorithms.reverse_kl import share_per_observation
+from algorithms.reweighted_wake import log_sum_per_observation
+from algorithms.rollout import GREEDY, rollout
+from algorithms.schedule import Schedule
+from algorithms.sleep_phase import SleepPhase
+from algorithms.trajectory_batch import TrajectoryBatch
+from gfn_envs.errors import UserError, unknown_name
+from lvms.model import LatentVariableModel
+from lvms.reward import LVMReward
+
+M_STEPS = ("all", "reweighted", "sampled", "greedy")
+"""What an M-step learns from; see `MinibatchEM`."""
+
+
+class MinibatchEM(MinibatchLearner):
+    """Trains P_F(z | x) with reward p(x, z), and p(x, z) on structures from P_F.
+
+    Joint, each update does both on the same trajectories: the log p(x, z) that the policy's loss
+    takes as its reward is what the model raises, so z is decoded once for both. In turns, it is
+    algorithm 1 of Hu et al. 2023: updates of the policy until the alternation says that it is the
+    model's turn, then some of the model's on fresh structures.
+
+    The M-step learns from `all` trajectories of an update alike; from all `reweighted` by
+    p(x, z) P_B(tau | z) / P_F(tau | x), normalised for each x (reweighted wake-sleep's update of
+    the model: Bornschein, Bengio, ICLR 2015); from one fresh z `sampled` for each x; or from one
+    `greedy` z, the likeliest action at every step.
+    """
+
+    policy: ImagePolicy
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        policy: ImagePolicy,
+        objective: Objective,
+        *,
+        num_updates: int,
+        rounds: int,
+        batch_size: int = 32,
+        samples_per_x: int = 4,
+        policy_rate: Schedule | float = 1e-3,
+        partition_rate: Schedule | float = 1e-2,
+        model_rate: Schedule | float = 1e-3,
+        exploration: Exploration | None = None,
+        sleep: SleepPhase | None = None,
+        m_step: str = "all",
+        alternation: Alternation | None = None,
+        m_updates: int = 1,
+        centre: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Sets the training up; see `MinibatchLearner`.
+
+        Args:
+            model: The model.
+            policy: The policy.
+            objective: The policy's loss.
+            num_updates: How many mini-batches there are to be.
+            rounds: Over how many calls of `update` they are spread.
+            batch_size: Observations a mini-batch.
+            samples_per_x: Trajectories for each.
+            policy_rate: Adam's learning rate of the policy.
+            partition_rate: That of log Z.
+            model_rate: That of the model.
+            exploration: Where trajectories come from, all of them for the x of the update;
+                on-policy by default.
+            sleep: Maximum likelihood on dreams beside the objective; none by default.
+            m_step: One of `M_STEPS`.
+            alternation: How long the policy's turn lasts; joint updates by default.
+            m_updates: How long the model's turn lasts, in turns.
+            centre: Whether log Z begins at its mean estimate over the first mini-batch.
+            generator: Source of randomness.
+
+        Raises:
+            UserError: If the numbers, or objective and exploration, do not fit together.
+        """
+        super().__init__(
+            model, policy, num_updates=num_updates, rounds=rounds, batch_size=batch_size,
+            generator=generator,
+        )  # fmt: skip
+        exploration = exploration or OnPolicy()
+        if objective.on_policy_only and not exploration.on_policy:
+            raise UserError(
+                f"{type(objective).__name__} is right only for trajectories drawn from the policy "
+                f"itself; {type(exploration).__name__} would bias it."
+            )
+        if samples_per_x < objective.min_samples_per_x or m_updates < 1:
+            raise UserError(
+                f"{type(objective).__name__} needs at least {objective.min_samples_per_x} samples "
+                f"per x, and a model's turn 1 update; got {samples_per_x} and {m_updates}."
+            )
+        if m_step not in M_STEPS:
+            raise unknown_name("M-step", m_step, M_STEPS)
+        self.reward = LVMReward(model)
+        self.objective = objective
+        self.exploration = exploration
+        self.sleep = sleep
+        self.samples_per_x = samples_per_x
+        self.m_step = m_step
+        self.alternation = alternation
+        self.m_updates = m_updates
+        self.centre = centre
+        partition = list(policy.partition.parameters())
+        of_partition = {id(parameter) for parameter in partition}
+        others = [p for p in policy.parameters() if id(p) not in of_partition]
+        self.policy_optimizer = self.adam((others, policy_rate), (partition, partition_rate))
+        self.model_optimizer = self.adam((model.parameters(), model_rate))
+        self._policy_updates = 0
+        self._made = 0  # updates of this turn
+        self._models_turn = False
+
+    @property
+    def likelihood_evaluations(self) -> int:
+        """How many times log p(x, z) has been evaluated, by joint updates once for both."""
+        return self.reward.evaluations
+
+    def step(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """Makes the update whose turn it is; see `MinibatchLearner.step`."""
+        if self.alternation is None:
+            return self.joint_update(x, ids)
+        if self._models_turn:
+            metrics = self.model_update(x)
+            self._made += 1
+            over = self._made >= self.m_updates
+        else:
+            if self._made == 0:
+                self.alternation.start(self.model.version)
+            metrics = self.policy_update(x, ids)
+            self._made += 1
+            over = self.alternation.done(self._made, metrics["loss"])
+        if over:
+            self._made, self._models_turn = 0, not self._models_turn
+        return metrics
+
+    def joint_update(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """Improves policy and model on the same trajectories."""
+        step = self._training_step(x, ids)
+        batch = self.exploration.sample(step)
+        if batch.x is not x:
+            raise ValueError(f"{type(self.exploration).__name__} has other x than the update's.")
+        log_joint = self.model.log_joint(x.index_select(0, batch.rows), batch.z)
+        self.reward.evaluations += len(batch)
+        batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
+        loss, metrics = self._policy_loss(step, batch)
+        if self.m_step in ("all", "reweighted"):
+            model_loss = -(self._weights(batch) * log_joint).sum()
+        else:
+            model_loss = self._model_loss(x)
+        self.policy_optimizer.zero_grad()
+        self.model_optimizer.zero_grad()
+        (loss + model_loss).backward()  # no parameter is reached by both
+        self.policy_optimizer.step()
+        self.model_optimizer.step()
+        self.model.mark_updated()
+        return metrics
+
+    def policy_update(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """Improves the policy alone: an E-update."""
+        step = self._training_step(x, ids)
+        batch = self.exploration.sample(step)
+        batch.ensure_log_reward(self.reward)
+        loss, metrics = self._policy_loss(step, batch)
+        self.policy_optimizer.zero_grad()
+        loss.backward()
+        self.policy_optimizer.step()
+        return metrics
+
+    def model_update(self, x: Tensor) -> dict[str, Tensor]:
+        """Improves the model alone, on fresh structures: an M-update."""
+        loss = self._model_loss(x)
+        self.model_optimizer.zero_grad()
+        loss.backward()
+        self.model_optimizer.step()
+        self.model.mark_updated()
+        return {}
+
+    def _training_step(self, x: Tensor, ids: Tensor) -> TrainingStep:
+        """Says what an update has to do with."""
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(self.samples_per_x)
+        return TrainingStep(
+            model=self.model,
+            reward=self.reward,
+            policy=self.policy,
+            backward=self.objective.backward or default_backward_policy(self.model.env),
+            x=x,
+            ids=ids,
+            context=self.model.context(x),
+            rows=rows,
+            update=self._policy_updates,
+            m_steps=self.model.version,
+            generator=self.generator,
+        )
+
+    def _policy_loss(
+        self, step: TrainingStep, batch: TrajectoryBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Computes the loss of a policy's update, dreams included, and what is logged of it.
+
+        The ELBO is that of the trajectories trained on: a lower bound where they are the policy's.
+        """
+        with torch.no_grad():
+            elbo = -self.objective.log_ratio(step.env, self.policy, batch).mean()
+            if self.centre and self._policy_updates == 0 and batch.memory is not None:
+                self.policy.partition.raise_by(
+                    elbo - self.policy.log_partition(batch.memory).mean()
+                )
+        output = self.objective.loss(step.env, self.policy, batch)
+        self.reward.evaluations += output.likelihood_evaluations
+        dreams = None if self.sleep is None else self.sleep.loss(step)
+        self._policy_updates += 1
+        loss = output.loss if dreams is None else output.loss + dreams
+        return loss, {"loss": output.loss.detach(), "elbo": elbo}
+
+    def _weights(self, batch: TrajectoryBatch) -> Tensor:
+        """Weighs the trajectories of a joint update for the model, float `[N]`, in all 1."""
+        share = share_per_observation(batch)
+        if self.m_step != "reweighted":
+            return share
+        with torch.no_grad():
+            log_w = -self.objective.log_ratio(self.model.env, self.policy, batch)
+            log_total = log_sum_per_observation(log_w, batch)
+            return (log_w - log_total[batch.rows]).exp() / len(batch.x)
+
+    def _model_loss(self, x: Tensor) -> Tensor:
+        """Computes the mean of -log p(x, z) over fresh structures of each x."""
+        fresh = 1 if self.m_step in ("sampled", "greedy") else self.samples_per_x
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(fresh)
+        batch = rollout(
+            self.model.env,
+            self.policy,
+            x,
+            rows=rows,
+            context=self.model.context(x),
+            generator=self.generator,
+            temperature=GREEDY if self.m_step == "greedy" else 1.0,
+        )
+        log_joint = self.model.log_joint(x.index_select(0, rows), batch.z)
+        self.reward.evaluations += len(batch)
+        if self.m_step == "reweighted":
+            batch.log_reward = log_joint.detach()
+        return -(self._weights(batch) * log_joint).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that later updates depend on; see `Learner.state_dict`."""
+        return {
+            **super().state_dict(),
+            "exploration": self.exploration.state_dict(),
+            "alternation": None if self.alternation is None else self.alternation.state_dict(),
+            "turn": [self._policy_updates, self._made, int(self._models_turn)],
+            "likelihood_evaluations": self.reward.evaluations,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.exploration.load_state_dict(state["exploration"])
+        if self.alternation is not None:
+            self.alternation.load_state_dict(state["alternation"])
+        self._policy_updates, self._made, models_turn = state["turn"]
+        self._models_turn = bool(models_turn)
+        self.reward.evaluations = state["likelihood_evaluations"]
