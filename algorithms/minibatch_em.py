@@ -118,7 +118,7 @@ class MinibatchEM(MinibatchLearner):
         others = [p for p in policy.parameters() if id(p) not in of_partition]
         self.policy_optimizer = self.adam((others, policy_rate), (partition, partition_rate))
         self.model_optimizer = self.adam((model.parameters(), model_rate))
-        self._policy_updates = 0
+        self._policy_updates, self._model_updates = 0, 0
         self._made = 0  # updates of this turn
         self._models_turn = False
 
@@ -137,7 +137,7 @@ class MinibatchEM(MinibatchLearner):
             over = self._made >= self.m_updates
         else:
             if self._made == 0:
-                self.alternation.start(self.model.version)
+                self.alternation.start(self._model_updates)
             metrics = self.policy_update(x, ids)
             self._made += 1
             over = self.alternation.done(self._made, metrics["loss"])
@@ -163,8 +163,7 @@ class MinibatchEM(MinibatchLearner):
         self.model_optimizer.zero_grad()
         (loss + model_loss).backward()  # no parameter is reached by both
         self.policy_optimizer.step()
-        self.model_optimizer.step()
-        self.model.mark_updated()
+        self._step_model()
         return metrics
 
     def policy_update(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
@@ -183,9 +182,14 @@ class MinibatchEM(MinibatchLearner):
         loss = self._model_loss(x)
         self.model_optimizer.zero_grad()
         loss.backward()
+        self._step_model()
+        return {}
+
+    def _step_model(self) -> None:
+        """Moves the model along its gradient."""
         self.model_optimizer.step()
         self.model.mark_updated()
-        return {}
+        self._model_updates += 1
 
     def _training_step(self, x: Tensor, ids: Tensor) -> TrainingStep:
         """Says what an update has to do with."""
@@ -200,7 +204,7 @@ class MinibatchEM(MinibatchLearner):
             context=self.model.context(x),
             rows=rows,
             update=self._policy_updates,
-            m_steps=self.model.version,
+            m_steps=self._model_updates,
             generator=self.generator,
         )
 
@@ -259,7 +263,8 @@ class MinibatchEM(MinibatchLearner):
             **super().state_dict(),
             "exploration": self.exploration.state_dict(),
             "alternation": None if self.alternation is None else self.alternation.state_dict(),
-            "turn": [self._policy_updates, self._made, int(self._models_turn)],
+            "made": [self._policy_updates, self._model_updates, self._made],
+            "models_turn": self._models_turn,
             "likelihood_evaluations": self.reward.evaluations,
         }
 
@@ -269,6 +274,6 @@ class MinibatchEM(MinibatchLearner):
         self.exploration.load_state_dict(state["exploration"])
         if self.alternation is not None:
             self.alternation.load_state_dict(state["alternation"])
-        self._policy_updates, self._made, models_turn = state["turn"]
-        self._models_turn = bool(models_turn)
+        self._policy_updates, self._model_updates, self._made = state["made"]
+        self._models_turn = state["models_turn"]
         self.reward.evaluations = state["likelihood_evaluations"]

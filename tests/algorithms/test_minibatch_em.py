@@ -1,0 +1,290 @@
+"""GFlowNet-EM on mini-batches: who learns from what, turns, and resumption."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from algorithms.alternation import FixedUpdates, LossThreshold
+from algorithms.code_grid_policy import RasterPolicy
+from algorithms.exploration import EpsilonUniform
+from algorithms.image_mlp_policy import ImageMLPPolicy
+from algorithms.minibatch_em import M_STEPS, MinibatchEM
+from algorithms.objective import Objective
+from algorithms.reverse_kl import ReverseKL
+from algorithms.reweighted_wake import ReweightedWake
+from algorithms.schedule import Constant, Delayed, Exponential
+from algorithms.sleep import Sleep
+from algorithms.sleep_phase import SleepPhase
+from algorithms.trajectory_balance import TrajectoryBalance
+from algorithms.vargrad import VarGrad
+from gfn_envs.errors import UserError
+from lvms.data.images import load_images
+from lvms.discrete_vae import DiscreteVAE
+from lvms.models import models, observations
+
+IMAGE = (1, 8, 8)
+
+
+def start(prior: str = "uniform", n: int = 40) -> tuple[DiscreteVAE, Tensor]:
+    """A model that has learned nothing, and images to learn from."""
+    x = observations(models.make("dvae-tiny"), n)
+    model = DiscreteVAE(IMAGE, (2, 2), 4, 8, 16, prior=prior)
+    model.start_at_data(x, torch.Generator().manual_seed(0))
+    return model, x
+
+
+def make(
+    objective: Callable[[], Objective] = VarGrad, *, prior: str = "uniform", **settings: Any
+) -> tuple[MinibatchEM, Tensor]:
+    model, x = start(prior)
+    torch.manual_seed(1)
+    policy = RasterPolicy(model.env, IMAGE, 8, 16)
+    settings = {"num_updates": 20, "rounds": 4, "batch_size": 8, **settings}
+    generator = torch.Generator().manual_seed(2)
+    return MinibatchEM(model, policy, objective(), generator=generator, **settings), x
+
+
+def changed(module: torch.nn.Module, before: dict[str, Any]) -> set[str]:
+    return {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
+
+
+def state(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+# -- what an update reaches ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [VarGrad, TrajectoryBalance, ReverseKL, ReweightedWake])
+def test_a_policy_update_leaves_the_model_and_a_model_update_the_policy(objective) -> None:
+    learner, x = make(objective)
+    ids = torch.arange(8)
+    # The first update moves the zero heads, the second all that stands before them.
+    for _ in range(2):
+        before, model_before = state(learner.policy), state(learner.model)
+        learner.policy_update(x[ids], ids)
+    assert changed(learner.model, model_before) == set()
+    moved = changed(learner.policy, before)
+    balance = objective is TrajectoryBalance
+    assert moved == {n for n in before if balance or not n.startswith("partition.")}
+    before, version = state(learner.policy), learner.model.version
+    learner.model_update(x[ids])
+    assert changed(learner.policy, before) == set()
+    assert changed(learner.model, model_before) == set(model_before)
+    assert learner.model.version == version + 1
+
+
+@pytest.mark.parametrize("m_step", M_STEPS)
+def test_a_joint_update_is_both_on_the_same_trajectories(m_step) -> None:
+    joint, x = make(m_step=m_step, samples_per_x=3, prior="pixel-cnn")
+    apart, _ = make(m_step=m_step, samples_per_x=3, prior="pixel-cnn")
+    ids = torch.arange(8)
+    before = state(joint.model)
+    joint.joint_update(x[ids], ids)
+    apart.policy_update(x[ids], ids)
+    for name, parameter in joint.policy.named_parameters():
+        torch.testing.assert_close(parameter, dict(apart.policy.named_parameters())[name])
+    assert "embedding.weight" in changed(joint.model, before)
+    expected = 8 * 3 if m_step in ("all", "reweighted") else 8 * 3 + 8
+    assert joint.likelihood_evaluations == expected
+
+
+def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
+    """With structures from the exact posterior it is that of log p(x): Fisher's identity."""
+    learner, x = make(m_step="reweighted", samples_per_x=4000, batch_size=2)
+    x = x[:2]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a model that has something to learn from z
+        for parameter in learner.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    learner.model.zero_grad()
+    learner.model.log_marginal(x).mean().backward()
+    exact = {n: p.grad.clone() for n, p in learner.model.named_parameters()}
+    learner.model.zero_grad()
+    (-learner._model_loss(x)).backward()
+    for name, parameter in learner.model.named_parameters():
+        error = (parameter.grad - exact[name]).norm()
+        # 4000 self-normalised samples of 256 structures: a few per cent.
+        assert error < 0.1 * exact[name].norm() + 1e-5, name
+
+
+def test_equal_weights_sum_to_one_and_greedy_draws_once() -> None:
+    for m_step, evaluations in (("all", 8 * 3), ("sampled", 8), ("greedy", 8)):
+        learner, x = make(m_step=m_step, samples_per_x=3)
+        learner.model_update(x[:8])
+        assert learner.likelihood_evaluations == evaluations
+    with torch.no_grad():  # no two actions as likely
+        learner.policy.head.weight.normal_(generator=torch.Generator().manual_seed(3))
+    first = learner._model_loss(x[:8]).item()
+    assert learner._model_loss(x[:8]).item() == first  # nothing is random about it
+
+
+# -- log Z, dreams ---------------------------------------------------------------------------------
+
+
+def test_log_z_starts_at_its_mean_estimate() -> None:
+    learner, x = make(TrajectoryBalance, partition_rate=1e-9)
+    metrics = learner.policy_update(x[:8], torch.arange(8))
+    level = learner.policy.partition.level.item()
+    assert level == pytest.approx(metrics["elbo"].item(), abs=0.01)
+    assert level < -20
+    # What is left is the spread of the estimates, not their level of tens of nats.
+    assert metrics["loss"] < 0.1 * level**2
+    uncentred, _ = make(TrajectoryBalance, centre=False, partition_rate=1e-9)
+    assert uncentred.policy_update(x[:8], torch.arange(8))["loss"] > 0.9 * level**2
+
+
+def test_the_sleep_phase_trains_the_policy_on_dreams() -> None:
+    plain, x = make()
+    asleep, _ = make(sleep=SleepPhase(1.0, 10.0))
+    ids = torch.arange(8)
+    model_before = state(asleep.model)
+    for learner in (plain, asleep):
+        learner.policy_update(x[ids], ids)
+    assert changed(asleep.model, model_before) == set()
+    assert changed(plain.policy, state(asleep.policy)) != set()
+
+
+def test_the_share_of_updates_that_dream() -> None:
+    learner, x = make(sleep=SleepPhase(0.3, 1.0))
+    step = learner._training_step(x[:2], torch.arange(2))
+    dreamt = sum(learner.sleep.loss(step) is not None for _ in range(400))
+    assert abs(dreamt - 120) < 4 * (400 * 0.3 * 0.7) ** 0.5
+
+
+@pytest.mark.parametrize("numbers", [(1.1, 1.0), (-0.1, 1.0), (0.5, -1.0), (0.5, float("inf"))])
+def test_a_sleep_phase_needs_sensible_numbers(numbers) -> None:
+    with pytest.raises(UserError, match="sleep phase"):
+        SleepPhase(*numbers)
+
+
+# -- turns -----------------------------------------------------------------------------------------
+
+
+def turns(learner: MinibatchEM, x: Tensor, steps: int) -> str:
+    made = ""
+    for _ in range(steps):
+        version = learner.model.version
+        learner.step(x[:8], torch.arange(8))
+        made += "M" if learner.model.version > version else "E"
+    return made
+
+
+def test_fixed_turns() -> None:
+    learner, x = make(alternation=FixedUpdates(3, first=5), m_updates=2)
+    assert turns(learner, x, 15) == "EEEEEMMEEEMMEEE"
+
+
+def test_adaptive_turns_end_when_the_loss_is_low_enough() -> None:
+    learner, x = make(alternation=LossThreshold(1e9, max_updates=4), m_updates=1)
+    assert turns(learner, x, 4) == "EMEM"
+    learner, x = make(alternation=LossThreshold(-1.0, max_updates=4), m_updates=1)
+    assert turns(learner, x, 6) == "EEEEME"
+
+
+# -- rounds, schedules, resumption -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": VarGrad, "exploration": EpsilonUniform(0.1), "sleep": SleepPhase(0.5, 1.0)},
+        {"objective": TrajectoryBalance, "alternation": LossThreshold(1e-9, 3), "m_updates": 2},
+        {"objective": ReweightedWake, "m_step": "reweighted", "prior": "transformer"},
+    ],
+)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(settings) -> None:
+    settings = dict(settings)
+    objective = settings.pop("objective")
+    rate = Delayed(Exponential(1e-3, 1e-4, 10), 5)
+    whole, x = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    logged = [whole.update(x) for _ in range(4)]
+    first, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    assert [first.update(x) for _ in range(2)] == logged[:2]
+    saved = first.state_dict()
+    if "alternation" in settings:  # it has state of its own
+        settings["alternation"] = LossThreshold(1e-9, 3)
+    second, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    second.load_state_dict(saved)
+    assert [second.update(x) for _ in range(2)] == logged[2:]
+    assert second.likelihood_evaluations == whole.likelihood_evaluations
+    for name, value in whole.model.state_dict().items():
+        same = second.model.state_dict()[name]
+        assert value == same if isinstance(value, int) else torch.equal(value, same)
+
+
+def test_rounds_share_the_updates_out() -> None:
+    learner, x = make(num_updates=10, rounds=4)
+    made = []
+    for _ in range(4):
+        learner.update(x)
+        made.append(learner.updates)
+    assert made == [2, 5, 7, 10]
+
+
+def test_rates_follow_their_schedules() -> None:
+    learner, x = make(policy_rate=Exponential(1e-2, 1e-4, 20), model_rate=Constant(3e-3))
+    learner.update(x)
+    last = Exponential(1e-2, 1e-4, 20).at(learner.updates - 1)
+    assert learner.policy_optimizer.param_groups[0]["lr"] == pytest.approx(last)
+    assert learner.model_optimizer.param_groups[0]["lr"] == pytest.approx(3e-3)
+
+
+def test_a_delayed_schedule_waits() -> None:
+    schedule = Delayed(Exponential(1.0, 0.01, 2), 3)
+    assert [schedule.at(step) for step in (0, 3, 5, 9)] == pytest.approx([1.0, 1.0, 0.01, 0.01])
+
+
+def test_it_learns() -> None:
+    x = load_images("digits").train
+    model = DiscreteVAE(IMAGE, (2, 2), 4, 8, 16)
+    model.start_at_data(x, torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    policy = RasterPolicy(model.env, IMAGE, 8, 16)
+    learner = MinibatchEM(
+        model, policy, VarGrad(), num_updates=150, rounds=1, policy_rate=3e-3, model_rate=3e-3,
+        m_step="reweighted", generator=torch.Generator().manual_seed(2),
+    )  # fmt: skip
+    learner.update(x)
+    gain = model.pixel_marginal_nll(x).mean() + model.log_marginal(x).mean()
+    assert gain > 2  # nats an image
+
+
+# -- what does not fit -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "says"),
+    [
+        (ReverseKL, {"exploration": EpsilonUniform(0.1)}, "drawn from the policy"),
+        (VarGrad, {"samples_per_x": 1}, "at least 2 samples"),
+        (VarGrad, {"m_updates": 0}, "1 update"),
+        (VarGrad, {"m_step": "gready"}, "greedy"),
+        (VarGrad, {"num_updates": 3}, "as many updates as rounds"),
+        (VarGrad, {"batch_size": 0}, "batch_size of at least 1"),
+        (VarGrad, {"policy_rate": 0.0}, "learning_rate must be a positive"),
+    ],
+)
+def test_wrong_settings_are_refused(objective, settings, says) -> None:
+    with pytest.raises(UserError, match=says):
+        make(objective, **settings)
+
+
+def test_joint_updates_need_trajectories_for_the_data() -> None:
+    learner, x = make(TrajectoryBalance, exploration=Sleep())
+    with pytest.raises(ValueError, match="other x"):
+        learner.joint_update(x[:8], torch.arange(8))
+
+
+def test_the_papers_policy_learns_too() -> None:
+    model, x = start()
+    torch.manual_seed(1)
+    policy = ImageMLPPolicy(model.env, IMAGE, 8, 16, partition="global")
+    learner = MinibatchEM(
+        model, policy, TrajectoryBalance(), num_updates=4, rounds=1, batch_size=8,
+        samples_per_x=1, m_step="sampled", alternation=FixedUpdates(2), m_updates=2,
+    )  # fmt: skip
+    assert learner.update(x)["elbo"] < 0
