@@ -101,7 +101,7 @@ def importance_sample(
             for count in _shares(samples, TRAJECTORIES_AT_A_TIME)
         ]
         z, log_q = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-        log_joint, distinct = _log_joint(model, some, z)
+        log_joint, distinct = log_joint_once(model, some, z)
         weights.append(log_joint - log_q)
         decoded.append(distinct)
         if show is not None:
@@ -128,8 +128,18 @@ def _sample(
     return batch.z.view(len(x), count, -1), log_q
 
 
-def _log_joint(model: LatentVariableModel, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes log p(x, z) for z `[B, M, S]`, each pair once: `[B, M]`, and how many of each x."""
+@torch.no_grad()
+def log_joint_once(model: LatentVariableModel, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes log p(x, z) of samples, each distinct structure of an observation once.
+
+    Args:
+        model: The model.
+        x: Observations, `[B, ...]`.
+        z: int64 `[B, M, S]`.
+
+    Returns:
+        float `[B, M]`, nats, and int64 `[B]`, how many structures of each were distinct.
+    """
     rows = torch.arange(len(x), device=x.device)[:, None, None].expand(-1, z.shape[1], 1)
     pairs, inverse = torch.unique(torch.cat([rows, z], 2).flatten(0, 1), dim=0, return_inverse=True)
     scored = [
