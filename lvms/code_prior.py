@@ -48,6 +48,17 @@ class CodePrior(nn.Module, ABC):
         """
 
     @abstractmethod
+    def relaxed_logits(self, weights: Tensor) -> Tensor:
+        """Computes `logits` where each place holds a mixture of codes, not one of them.
+
+        Args:
+            weights: float `[B, L, K]`, summing to 1 at each place; one-hot, they are codes.
+
+        Returns:
+            float `[B, L, K]`, differentiable in the weights.
+        """
+
+    @abstractmethod
     def start(self, generator: torch.Generator | None = None) -> None:
         """Sets every parameter to where learning starts: a uniform prior.
 
@@ -87,6 +98,10 @@ class UniformPrior(CodePrior):
     def logits(self, z: Tensor) -> Tensor:
         """Gives zeros; see `CodePrior.logits`."""
         return torch.zeros(*z.shape, self.num_codes, device=z.device)
+
+    def relaxed_logits(self, weights: Tensor) -> Tensor:
+        """Gives zeros; see `CodePrior.relaxed_logits`."""
+        return torch.zeros_like(weights)
 
     def start(self, generator: torch.Generator | None = None) -> None:
         """Does nothing; see `CodePrior.start`."""

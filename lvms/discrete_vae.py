@@ -123,7 +123,21 @@ class DiscreteVAE(LatentVariableModel):
         codes = self.embedding.weight
         codes = torch.cat([codes, codes.mean(0, keepdim=True)])
         # Index -1 is no row to `F.embedding`: the mean is row K.
-        embedded = F.embedding(torch.where(z == UNSET, len(codes) - 1, z), codes)
+        return self.decode_embedded(F.embedding(torch.where(z == UNSET, len(codes) - 1, z), codes))
+
+    def decode_relaxed(self, weights: Tensor) -> Tensor:
+        """Computes the logits of pixels where each place holds a mixture of codes.
+
+        Args:
+            weights: float `[N, L, K]`, summing to 1 at each place; one-hot, they are codes.
+
+        Returns:
+            float `[N, C, H, W]`, differentiable in the weights.
+        """
+        return self.decode_embedded(weights @ self.embedding.weight)
+
+    def decode_embedded(self, embedded: Tensor) -> Tensor:
+        """Computes the logits of pixels from what stands for the codes, float `[N, L, D]`."""
         # A place's numbers lie together, which is channels-last already.
         embedded = embedded.unflatten(1, self.env.grid).permute(0, 3, 1, 2)
         return self.decoder(embedded) + self.pixel_bias

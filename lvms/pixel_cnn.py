@@ -47,8 +47,11 @@ class PixelCNN(CodePrior):
 
     def logits(self, z: Tensor) -> Tensor:
         """Computes all conditionals in one pass; see `CodePrior.logits`."""
-        codes = F.one_hot(z, self.num_codes).to(self.head.weight.dtype)
-        hidden = self.first(codes.transpose(1, 2).unflatten(2, self.grid))
+        return self.relaxed_logits(F.one_hot(z, self.num_codes).to(self.head.weight.dtype))
+
+    def relaxed_logits(self, weights: Tensor) -> Tensor:
+        """Reads weights where codes are one-hot; see `CodePrior.relaxed_logits`."""
+        hidden = self.first(weights.transpose(1, 2).unflatten(2, self.grid))
         for layer in self.layers:
             hidden = hidden + layer(hidden.relu())
         return self.head(hidden.relu()).flatten(2).transpose(1, 2)

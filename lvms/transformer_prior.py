@@ -56,11 +56,13 @@ class TransformerPrior(CodePrior):
 
     def logits(self, z: Tensor) -> Tensor:
         """Computes all conditionals in one pass; see `CodePrior.logits`."""
-        hidden = self.read_code(F.pad(z[:, :-1], (1, 0), value=self.num_codes))
-        hidden = hidden + self.read_place.weight
-        for block in self.blocks:
-            hidden, _ = block(hidden)
-        return self.head(self.norm(hidden))
+        return self._score(self.read_code(F.pad(z[:, :-1], (1, 0), value=self.num_codes)))
+
+    def relaxed_logits(self, weights: Tensor) -> Tensor:
+        """Reads mean embeddings; see `CodePrior.relaxed_logits`."""
+        codes = self.read_code.weight
+        first = codes[-1].expand(len(weights), 1, -1)
+        return self._score(torch.cat([first, weights[:, :-1] @ codes[:-1]], 1))
 
     @torch.no_grad()
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -81,6 +83,13 @@ class TransformerPrior(CodePrior):
         """Draws the hidden weights and makes all outputs zero; see `CodePrior.start`."""
         draw_weights(self, generator)
         self.head.weight.zero_()
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        """Scores each place's codes from what is read before it, `[B, L, W]` to `[B, L, K]`."""
+        hidden = hidden + self.read_place.weight
+        for block in self.blocks:
+            hidden, _ = block(hidden)
+        return self.head(self.norm(hidden))
 
 
 class _CausalBlock(nn.Module):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gfn_envs import CodeGrid, UserError
 from lvms import TransformerPrior, code_priors
@@ -98,6 +99,30 @@ def test_gradient_reaches_every_parameter(name):
         assert parameter.grad.abs().max() > 1e-6, label
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("grid", "num_codes"), [((2, 3), 4), ((4, 4), 8), ((1, 1), 5)])
+def test_one_hot_weights_are_codes(name, grid, num_codes):
+    prior = random_prior(name, grid, num_codes)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randint(num_codes, (9, math.prod(grid)), generator=generator)
+    assert torch.equal(prior.relaxed_logits(F.one_hot(z, num_codes).float()), prior.logits(z))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_weights_reach_every_later_place_and_no_earlier_one(name):
+    prior = random_prior(name, (2, 3), 4)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 6, 4, generator=generator).softmax(-1)
+
+    def scores(weights):
+        return prior.relaxed_logits(weights).square().sum((0, 2))
+
+    reached = torch.autograd.functional.jacobian(scores, weights).abs().amax((1, 3))
+    later = torch.ones(6, 6).tril(-1).bool()
+    assert reached[later].min() > 1e-5
+    assert reached[~later].max() == 0
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_start_forgets_all_that_was_learned(name):
     prior = random_prior(name, (2, 2), 3)
@@ -132,6 +157,7 @@ def test_runs_on_another_device(name):
     z = prior.sample(5)
     assert (z.device.type, z.shape) == ("meta", (5, 4))
     assert prior.log_prob(z).shape == (5,)
+    assert prior.relaxed_logits(torch.zeros(5, 4, 3, device="meta")).shape == (5, 4, 3)
 
 
 def test_wrong_arguments_are_user_errors():

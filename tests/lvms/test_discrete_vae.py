@@ -150,6 +150,29 @@ def test_partial_joint_puts_the_mean_code_where_none_is_assigned(prior, order):
         torch.testing.assert_close(got, log_prior - cost.flatten(1).sum(-1), **CLOSE)
 
 
+@pytest.mark.parametrize("image", [(1, 5, 4), (2, 2, 2)])
+def test_one_hot_weights_are_decoded_as_codes_are(image):
+    model, _ = random_model(image=image)
+    z = structures(model)
+    assert torch.equal(model.decode_relaxed(F.one_hot(z, 3).float()), model.decode(z))
+
+
+def test_mixtures_are_decoded_from_mean_embeddings_with_a_gradient():
+    model, _ = random_model()
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 4, 3, generator=generator).softmax(-1).requires_grad_()
+    logits = model.decode_relaxed(weights)
+    mean = torch.stack(
+        [(w[:, None] * model.embedding.weight).sum(0) for w in weights.flatten(0, 1)]
+    )
+    torch.testing.assert_close(logits, model.decode_embedded(mean.view(5, 4, -1)), **CLOSE)
+    even = torch.full((1, 4, 3), 1 / 3)
+    unset = torch.full((1, 4), -1)
+    torch.testing.assert_close(model.decode_relaxed(even), model.decode(unset), **CLOSE)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), weights)
+    assert gradient.abs().amax((0, 2)).min() > 1e-3  # every place matters
+
+
 # -- sampling -------------------------------------------------------------------------------------
 
 
