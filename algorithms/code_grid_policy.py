@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from algorithms.image_policy import ImagePolicy
 from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
+from algorithms.relaxed_categorical import gumbel_noise, relaxed_categorical
 from gfn_envs.code_grid import CodeGrid
 from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import UNSET
@@ -149,6 +150,44 @@ class RasterPolicy(CodeGridPolicy):
     def place_logits(self, memory: Memory) -> Tensor:
         """Scores all places of a policy that is not autoregressive, float `[B, L, K]`."""
         return self._score(memory[0])
+
+    def relaxed_sample(
+        self,
+        memory: Memory,
+        temperature: float,
+        hard: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws weights of codes at each place, with a gradient; see `relaxed_categorical`.
+
+        Where a place sees codes, it sees the mean embeddings of the places before it.
+
+        Args:
+            memory: What `encode` returned.
+            temperature: Positive.
+            hard: Whether the weights are one-hot.
+            generator: Source of randomness.
+
+        Returns:
+            The weights and the logits that they were drawn from, float `[B, L, K]` each.
+        """
+        hidden = memory[0]
+        noise = gumbel_noise((*hidden.shape[:2], self.num_codes), hidden, generator)
+        if not self.autoregressive:
+            logits = self.place_logits(memory)
+            return relaxed_categorical(logits, noise, temperature, hard), logits
+        # Cut up once, not at each place: else each place's gradient would be of the whole's size.
+        read = self.read_codes.weight.unflatten(0, (self.places, self.hidden)).unbind(0)
+        table = self.embedding.weight[-self.num_codes :]
+        codes = hidden.new_empty(len(hidden), 0)
+        drawn = []
+        for own, ours, chance in zip(hidden.unbind(1), read, noise.unbind(1), strict=True):
+            logits = self._score(own + F.linear(codes, ours[:, : codes.shape[1]]))
+            weights = relaxed_categorical(logits, chance, temperature, hard)
+            codes = torch.cat([codes, weights @ table], 1)
+            drawn.append((weights, logits))
+        weights, logits = (torch.stack(parts, 1) for parts in zip(*drawn, strict=True))
+        return weights, logits
 
     def _hidden(self, z: Tensor, memory: Memory, rows: Tensor) -> Tensor:
         """Computes all places' hidden states from the codes before each, `[N, L, H]`."""
