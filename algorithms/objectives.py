@@ -11,6 +11,7 @@ objectives.register("subtb", "algorithms.sub_trajectory_balance:SubTrajectoryBal
 objectives.register("reverse-kl", "algorithms.reverse_kl:ReverseKL")
 objectives.register("forward-kl", "algorithms.forward_kl:ForwardKL")
 objectives.register("rws", "algorithms.reweighted_wake:ReweightedWake")
+objectives.register("vimco", "algorithms.vimco:VIMCO")
 objectives.register("fm", "algorithms.flow_matching:FlowMatching")
 objectives.register("tlm", "algorithms.trajectory_likelihood:TrajectoryLikelihoodMaximisation")
 # These need a model's `log_partial`, the first argument.

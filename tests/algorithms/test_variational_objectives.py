@@ -1,4 +1,4 @@
-"""Reverse KL, forward KL and reweighted wake-sleep: expectations over every trajectory."""
+"""Reverse KL, forward KL, reweighted wake-sleep and VIMCO: expectations over every trajectory."""
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from algorithms.rollout import backward_rollout, rollout, score
 from algorithms.schedule import Constant
 from algorithms.trajectory_batch import select
 from algorithms.vargrad import VarGrad
+from algorithms.vimco import VIMCO
 from gfn_envs import FactoredCategorical, UserError
 from lvms import EnumeratedPosterior, LVMReward
 from tests.algorithms.models import PosteriorPolicy, TableModel
@@ -42,7 +43,7 @@ ENVS = {
 }
 BACKWARD = {"actions": UniformActions, "trajectories": UniformTrajectories}
 FIXED = [(name, "actions") for name in ENVS] + [("any", "trajectories")]
-OBJECTIVES = [ReverseKL, ForwardKL, ReweightedWake]
+OBJECTIVES = [ReverseKL, ForwardKL, ReweightedWake, VIMCO]
 
 
 def random_policy(env):
@@ -144,6 +145,61 @@ def test_reweighted_wake_weighs_as_plain_loops_do(env_name):
     assert_close(output.per_trajectory.sum() / 2, total.detach())
 
 
+@pytest.mark.parametrize(
+    ("env_name", "backward"),
+    [
+        ("fixed", TreeBackward()),
+        ("optional exit", UniformActions()),
+        ("any", UniformTrajectories()),
+        ("any", LearnedBackward()),
+    ],
+)
+def test_vimco_has_the_exact_gradient_of_the_bound_of_pairs(env_name, backward):
+    env = ENVS[env_name]
+    model = TableModel(env)
+    policy = random_policy(env)
+    batch = every_trajectory(model, policy, 0)
+    log_q = batch.total_log_pf()
+    log_w = log_joint_of_paths(env, policy, batch, backward) - log_q
+    bounds = torch.logaddexp(log_w[:, None], log_w[None]) - torch.tensor(2.0).log()
+    expected = gradients(policy, -((log_q[:, None] + log_q[None]).exp() * bounds).sum())
+    estimate = expected_loss_of_pairs(VIMCO(backward), env, policy, batch)
+    found = gradients(policy, estimate)
+    assert max(g.abs().max() for g in expected.values()) > 0.1
+    assert_close(found, {name: expected[name] for name in found}, rtol=1e-3, atol=1e-4)
+    assert all((expected[name] == 0).all() for name in set(expected) - set(found))
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_vimco_s_baseline_is_that_of_plain_loops(scale):
+    """Also where one weight is nearly all of the sum."""
+    env = ENVS["any"]
+    model = TableModel(env)
+    policy = random_policy(env)
+    batch = table_batch(model, policy, samples=5)
+    batch.log_reward = scale * batch.log_reward
+    output = VIMCO(UniformActions()).loss(env, policy, batch)
+    log_pf = batch.total_log_pf()
+    ratio = log_pf - UniformActions().total(env, policy, batch) - batch.log_reward
+    total, bound = 0.0, 0.0
+    for row in range(2):
+        here = (batch.rows == row).nonzero().squeeze(-1).tolist()
+        log_w = -ratio.detach().double()[here]
+        full = log_w.logsumexp(0)
+        bound += (full - torch.tensor(5.0).log()) / 2
+        for k, i in enumerate(here):
+            others = log_w[[j for j in range(5) if j != k]]
+            without = torch.logaddexp(others.logsumexp(0), others.mean())
+            weight = (log_w[k] - full).exp()
+            signal = full - without + 1 / 5
+            total = total + (weight * ratio[i] - signal * log_pf[i]) / 2
+    assert_close(output.loss.detach(), -bound.float())
+    assert_close(output.metrics["iwae_bound"], bound.float())
+    assert_close(
+        gradients(policy, output.loss), gradients(policy, total), rtol=1e-3, atol=1e-4 * scale
+    )
+
+
 @pytest.fixture
 def double_precision():
     """Sums over 200 000 trajectories lose three digits in float32."""
@@ -175,11 +231,14 @@ def test_many_trajectories_make_reweighted_wake_the_forward_kl(env_name):
 
 @pytest.mark.parametrize(("env_name", "uniform_over"), FIXED)
 def test_gradients_vanish_at_the_exact_posterior(env_name, uniform_over):
-    """Reverse KL's on any batch, the others' in expectation."""
+    """Reverse KL's and VIMCO's on any batch, the others' in expectation."""
     env, backward = ENVS[env_name], BACKWARD[uniform_over]()
     model = TableModel(env)
     policy = PosteriorPolicy(model, uniform_over)
-    output = ReverseKL(backward).loss(env, policy, table_batch(model, policy))
+    some = table_batch(model, policy)
+    output = VIMCO(backward).loss(env, policy, some)
+    assert gradients(policy, output.loss)["shift"].abs().max() < 1e-5
+    output = ReverseKL(backward).loss(env, policy, some)
     assert gradients(policy, output.loss)["shift"].abs().max() < 1e-5
     negative_elbo = -model.table.detach().logsumexp(-1).mean()
     assert_close(output.metrics["negative_elbo"], negative_elbo)
@@ -239,14 +298,14 @@ def test_gradient_reaches_the_right_parameters_and_never_theta(objective, backwa
     }
     expected = {"read_x", "read_state", "forward_head"}
     assert reached == expected | (
-        {"backward_head"} if learned and objective is ReverseKL else set()
+        {"backward_head"} if learned and objective in (ReverseKL, VIMCO) else set()
     )
     assert not output.per_trajectory.requires_grad
     assert not any(value.requires_grad for value in output.metrics.values())
     assert model.table.grad is None
 
 
-@pytest.mark.parametrize("objective", [ReverseKL, ReweightedWake])
+@pytest.mark.parametrize("objective", [ReverseKL, ReweightedWake, VIMCO])
 def test_absent_observations_are_skipped_and_single_ones_refused(objective):
     env = ENVS["fixed"]
     model = TableModel(env)
@@ -263,8 +322,11 @@ def test_absent_observations_are_skipped_and_single_ones_refused(objective):
     assert all(value.isfinite() for value in several.metrics.values())
     if objective is ReverseKL:
         assert_close(several.loss, several.per_trajectory.mean())
-    else:
+    elif objective is ReweightedWake:
         assert_close(several.loss, several.per_trajectory.sum())
+    else:
+        bound = (-several.per_trajectory).logsumexp(0) - torch.tensor(3.0).log()
+        assert_close(several.loss, -bound)
     with pytest.raises(UserError, match="two trajectories"):
         loss_for([0, 0, 1])
 
@@ -272,7 +334,7 @@ def test_absent_observations_are_skipped_and_single_ones_refused(objective):
 def test_trajectories_from_elsewhere_are_refused():
     model = TableModel(ENVS["fixed"])
     policy = random_policy(model.env)
-    for objective in [ReverseKL(), ReweightedWake()]:
+    for objective in [ReverseKL(), ReweightedWake(), VIMCO()]:
         with pytest.raises(UserError, match="drawn from the policy itself; EpsilonUniform"):
             GFlowNetEStep(model, policy, objective, exploration=EpsilonUniform(0.1))
         with pytest.raises(UserError, match="at least 2 samples"):
@@ -308,6 +370,8 @@ TRAINED = [
     ("fixed", "rws", TreeBackward(), 128),
     ("any", "rws", UniformActions(), 128),
     ("optional exit", "rws", UniformActions(), 128),
+    ("fixed", "vimco", TreeBackward(), 16),
+    ("any", "vimco", UniformActions(), 16),
     ("fixed", "forward-kl", TreeBackward(), 128),
     ("any", "forward-kl", UniformActions(), 128),
     ("optional exit", "forward-kl", UniformActions(), 128),
