@@ -78,6 +78,11 @@ class Delayed(Schedule):
         return self.schedule.at(max(0, step - self.delay))
 
 
+def falling(rate: float, begin: int, end: int) -> Schedule:
+    """Makes a learning rate that is kept until step `begin` and a twentieth of it at `end`."""
+    return Delayed(Exponential(rate, rate / 20, max(1, end - begin)), begin)
+
+
 def as_schedule(value: "Schedule | float") -> Schedule:
     """Turns a plain number into a constant schedule."""
     return value if isinstance(value, Schedule) else Constant(float(value))

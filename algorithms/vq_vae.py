@@ -12,7 +12,7 @@ from algorithms.exploration import EpsilonUniform, Exploration
 from algorithms.minibatch_em import MinibatchEM
 from algorithms.moving_codebook import MovingCodebook
 from algorithms.objective import Objective
-from algorithms.schedule import Delayed, Exponential, Schedule
+from algorithms.schedule import Schedule, falling
 from algorithms.sleep_phase import SleepPhase
 from gfn_envs.errors import UserError
 from lvms.discrete_vae import DiscreteVAE
@@ -93,10 +93,10 @@ class VQVAE(MinibatchEM):
             )
         self.decoder_updates = max(1, round(decoder_share * num_updates))
         if model_rate is None:
-            model_rate = _falling(1e-3, 0.6 * self.decoder_updates, self.decoder_updates)
+            model_rate = falling(1e-3, round(0.6 * self.decoder_updates), self.decoder_updates)
         if policy_rate is None:
-            begin = self.decoder_updates + 0.4 * (num_updates - self.decoder_updates)
-            policy_rate = _falling(2e-3, begin, num_updates)
+            begin = round(0.6 * self.decoder_updates + 0.4 * num_updates)
+            policy_rate = falling(2e-3, begin, num_updates)
         super().__init__(
             model, policy, objective, num_updates=num_updates, rounds=rounds,
             batch_size=batch_size, samples_per_x=samples_per_x, policy_rate=policy_rate,
@@ -177,8 +177,3 @@ class VQVAE(MinibatchEM):
     def _vectors(self, x: Tensor) -> Tensor:
         """Reads images `[B, C, H, W]` into a vector for each place, `[B, L, D]`."""
         return self.to_vector(self.encoder(x))
-
-
-def _falling(rate: float, begin: float, end: float) -> Schedule:
-    """Makes a learning rate that falls to a twentieth between two updates."""
-    return Delayed(Exponential(rate, rate / 20, max(1, round(end - begin))), round(begin))
