@@ -28,6 +28,30 @@ class Squared(ResidualLoss):
 
 
 @dataclass(frozen=True)
+class Scaled(ResidualLoss):
+    """Another loss of the residual times a number.
+
+    With 1 / steps it counts nats a step, as the authors of GFlowNet-EM do for images: then Adam's
+    epsilon and other terms of a loss weigh differently, but the minimum is the same.
+
+    Attributes:
+        scale: The number, positive.
+        loss: The other loss.
+    """
+
+    scale: float
+    loss: ResidualLoss = Squared()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"scale must be a positive number; got {self.scale}.")
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Returns the other loss of scaled residuals; see `ResidualLoss`."""
+        return self.loss(self.scale * residual)
+
+
+@dataclass(frozen=True)
 class Huber(ResidualLoss):
     """The square up to delta, and a straight line beyond it.
 

@@ -75,6 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem list\n"
         "  gfnem run hierarchical-mixture\n"
         "  gfnem run hierarchical-mixture --help\n"
+        "  gfnem run discrete-vae\n"
         "  gfnem check gfn_envs/FactoredCategorical-v0\n"
         "  gfnem bench throughput --quick\n"
         "  gfnem bench posterior --workers 2\n"
@@ -133,6 +134,7 @@ def _list() -> int:
     import gfn_envs
     from algorithms.explorations import explorations
     from algorithms.objectives import objectives
+    from benchmarks.discrete_vae.methods import dvae_methods
     from benchmarks.em.methods import em_methods
     from benchmarks.posterior.controls import controls
     from benchmarks.posterior.metrics import metrics
@@ -160,6 +162,7 @@ def _list() -> int:
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Explorations (algorithms.explorations.explorations)": explorations,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
+        "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
         "Metrics (benchmarks.posterior.metrics.metrics)": metrics,
         "Controls without a policy (benchmarks.posterior.controls.controls)": controls,
     }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from benchmarks.workers import Display, Done, Progress, Stopped, hand_out
+from benchmarks.workers import Display, Message, Stopped, hand_out
 from gfn_envs.errors import UserError
 
 SECONDS_TO_ANSWER = 5.0
@@ -146,7 +146,7 @@ class _Actor:
         with contextlib.suppress(OSError):  # options may name files relative to it
             os.chdir(folder)
         self._jobs: SimpleQueue[int] = SimpleQueue()
-        self._messages: SimpleQueue[Progress | Done | Stopped] = SimpleQueue()
+        self._messages: SimpleQueue[Message] = SimpleQueue()
 
     def work(self, pickled: bytes) -> None:
         """Does jobs for ever."""
@@ -165,7 +165,7 @@ class _Actor:
         """Takes a job from the driver."""
         self._jobs.put(job)
 
-    def message(self) -> Progress | Done | Stopped:
+    def message(self) -> Message:
         """Waits for the next message to the driver."""
         return self._messages.get()
 
@@ -173,7 +173,7 @@ class _Actor:
         """Waits for a job; the driver ends a worker that it has none for."""
         return self._jobs.get()
 
-    def send(self, message: Progress | Done | Stopped) -> None:
+    def send(self, message: Message) -> None:
         """Sends a message to the driver."""
         self._messages.put(message)
 
@@ -212,7 +212,7 @@ class _RayWorker:
         self.job = job
         self._actor.give.remote(job)
 
-    def receive(self) -> Progress | Done | Stopped | None:
+    def receive(self) -> Message | None:
         """Receives what it sent; see `Worker.receive`."""
         import ray
 

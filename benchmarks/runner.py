@@ -8,7 +8,6 @@ import resource
 import socket
 import time
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from benchmarks.ray_workers import carry_out_on_ray
 from benchmarks.run_folder import RunFolder, remove_unfinished
 from benchmarks.sweep_bar import SweepBar
 from benchmarks.task import Cell, Task, find_task
-from benchmarks.workers import Done, Progress, Reporter, Stopped, carry_out
+from benchmarks.workers import Done, JobDisplay, Progress, Reporter, Said, Stopped, carry_out
 from gfn_envs.errors import UserError
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -159,8 +158,8 @@ def _carry_out_here(
     """Carries out cells one after another in this process; see `carry_out`."""
     failures = {}
     for job in jobs:
-        show = functools.partial(bar.show, job)
-        failure = _attempt_cell(task, task.cells[job], run, show, tensorboard)
+        display = JobDisplay(functools.partial(bar.show, job), functools.partial(bar.say, job))
+        failure = _attempt_cell(task, task.cells[job], run, display, tensorboard)
         if failure is not None:
             failures[job] = failure
             bar.fail(job, failure)
@@ -179,6 +178,7 @@ def _work(connection: Connection, task_name: str, path: Path, tensorboard: bool)
             parent.send(Progress(updates, metrics))
             last_shown = time.monotonic()
 
+    display = JobDisplay(show, lambda text: parent.send(Said(text)))
     try:
         if not path.is_dir():
             raise UserError(
@@ -188,7 +188,7 @@ def _work(connection: Connection, task_name: str, path: Path, tensorboard: bool)
         run, task = open_run(task_name, path)
         while True:
             cell = task.cells[parent.next_job()]
-            failure = _attempt_cell(task, cell, run, show, tensorboard)
+            failure = _attempt_cell(task, cell, run, display, tensorboard)
             if failure is None:
                 parent.send(Progress(task.num_updates, {}))
             parent.send(Done(failure))
@@ -202,7 +202,7 @@ def _attempt_cell(
     task: Task,
     cell: Cell,
     run: RunFolder,
-    show: Callable[[int, dict[str, float]], None],
+    display: JobDisplay,
     tensorboard: bool,
 ) -> str | None:
     """Carries out one cell and returns why it failed, or None.
@@ -212,7 +212,7 @@ def _attempt_cell(
         Exception: Any failure, if the task cannot do without the cell.
     """
     try:
-        _run_cell(task, cell, run, show, tensorboard)
+        _run_cell(task, cell, run, display, tensorboard)
     except OSError:
         raise
     except UserError as error:
@@ -231,7 +231,7 @@ def _run_cell(
     task: Task,
     cell: Cell,
     run: RunFolder,
-    show: Callable[[int, dict[str, float]], None],
+    display: JobDisplay,
     tensorboard: bool,
 ) -> None:
     """Carries out one cell, from its checkpoint if it has one."""
@@ -240,7 +240,7 @@ def _run_cell(
     folder = RunFolder(path) if path.is_dir() else RunFolder.create(path, dataclasses.asdict(cell))
     with folder.locked(patience=SECONDS_FOR_ORPHANS):
         if not folder.finished:
-            _update_cell(task, cell, run, folder, show, tensorboard)
+            _update_cell(task, cell, run, folder, display, tensorboard)
 
 
 def _update_cell(
@@ -248,7 +248,7 @@ def _update_cell(
     cell: Cell,
     run: RunFolder,
     folder: RunFolder,
-    show: Callable[[int, dict[str, float]], None],
+    display: JobDisplay,
     tensorboard: bool,
 ) -> None:
     """Makes the updates that a cell still needs, and its summary."""
@@ -261,7 +261,7 @@ def _update_cell(
         learner.load_state_dict(saved["learner"])
         torch.set_rng_state(saved["global_random_state"])
         cost, done = saved["cost"], saved["updates"]
-    show(done, {})
+    display.show(done, {})
     folder.keep_metrics(math.ceil(done / task.evaluate_every))
 
     writer = None
@@ -276,27 +276,32 @@ def _update_cell(
         cost["wall_seconds"] += time.perf_counter() - wall
         _require_finite(metrics, update)
         if update % task.evaluate_every != 0 and update < task.num_updates:
-            show(update, metrics)
+            display.show(update, metrics)
             continue
         metrics |= task.evaluate(learner)
         _require_finite(metrics, update)
+        warning = task.warning(learner, update, metrics)
+        if warning is not None:
+            display.say(warning)
         folder.append_metrics({"update": update, **metrics, "cpu_seconds": cost["cpu_seconds"]})
         if writer is not None:
             for name, value in metrics.items():
                 writer.add_scalar(name, value, update)
-        show(update, metrics)
+        display.show(update, metrics)
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
             _save(folder, learner, cost, update)
             last_saved = time.monotonic()
     if writer is not None:
         writer.close()
     _save(folder, learner, cost, task.num_updates)
+    final_metrics = task.final_metrics(learner)
+    task.save_details(learner, folder)
     folder.write_json(
         "summary.json",
         {
             **dataclasses.asdict(cell),
             "status": "finished",
-            "metrics": task.final_metrics(learner),
+            "metrics": final_metrics,
             "cost": {
                 **cost,
                 "updates": task.num_updates,

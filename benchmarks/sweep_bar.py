@@ -13,7 +13,7 @@ FORMAT = (
 """What a narrow terminal cuts off comes last: the cell and its metrics."""
 
 SHOWN = 3
-"""So many metrics, the first ones, are shown."""
+"""So many metrics, the first ones, are shown where a task names none."""
 
 
 class SweepBar:
@@ -24,6 +24,8 @@ class SweepBar:
         self._cells = task.cells
         self._num_updates = task.num_updates
         self._updates = [0] * len(self._cells)
+        self._shown = task.shown_metrics
+        self._metrics: list[dict[str, float]] = [{} for _ in self._cells]
         self._total = len(self._cells) * task.num_updates
         self._failed = 0
         self._bar = tqdm(
@@ -39,7 +41,10 @@ class SweepBar:
 
     def show(self, job: int, updates: int, metrics: dict[str, float]) -> None:
         """Shows how far a cell is; see `workers.Display`."""
-        shown = [f"{name}={value:.4f}" for name, value in list(metrics.items())[:SHOWN]]
+        latest = self._metrics[job]
+        latest |= metrics  # what is not measured after every update stays
+        names = self._shown or list(latest)[:SHOWN]
+        shown = [f"{name}={latest[name]:.4f}" for name in names if name in latest]
         text = ", ".join([self._cells[job].title, *shown])
         self._bar.set_description_str(text, refresh=False)
         self._bar.update(updates - self._updates[job])  # less than 0 for one begun again

@@ -50,6 +50,7 @@ class Task(ABC):
             then carried out nevertheless; otherwise the first failure ends the run.
         evaluate_every: How many updates lie between two evaluations, each a line of
             `metrics.jsonl`; there is always one after the last update.
+        shown_metrics: The metrics that the progress bar shows; the first ones if none is named.
         reference: A file with the summary of a run at the default settings, if one is stored, for
             `gfnem report --against reference`.
         options: The options that the task was made from.
@@ -59,6 +60,7 @@ class Task(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     failures_are_reported: ClassVar[bool] = False
     evaluate_every: int = 1
+    shown_metrics: ClassVar[Sequence[str]] = ()
     reference: ClassVar[Path | None] = None
     options: Any
 
@@ -92,9 +94,27 @@ class Task(ABC):
     def evaluate(self, learner: Any) -> dict[str, float]:
         """Measures a learner after an update; not counted in its cost."""
 
+    def warning(self, learner: Any, update: int, metrics: dict[str, float]) -> str | None:
+        """Says what people should know at once of a learner that was just measured, if anything.
+
+        Args:
+            learner: The learner.
+            update: How many updates it has had.
+            metrics: What it was measured to be.
+        """
+        return None
+
     @abstractmethod
     def final_metrics(self, learner: Any) -> dict[str, dict[str, float]]:
         """Measures a learner at its end: name to mean, standard_error and n."""
+
+    def save_details(self, learner: Any, folder: RunFolder) -> None:
+        """Saves what the report needs of a cell beside its final metrics; nothing by default.
+
+        Args:
+            learner: The learner at its end.
+            folder: The cell's folder, to be written to before its summary.
+        """
 
     @abstractmethod
     def report(self, folder: RunFolder, failures: Mapping[Any, str]) -> tuple[str, list[Path]]:
@@ -206,6 +226,11 @@ register_task(
     "hierarchical-mixture",
     "benchmarks.hierarchical_mixture.task:HierarchicalMixture",
     "Learn a hierarchy of Gaussian components by EM, with five E-steps (paper, section 5.1)",
+)
+register_task(
+    "discrete-vae",
+    "benchmarks.discrete_vae.task:DiscreteVAETask",
+    "Learn discrete VAEs of images by GFlowNet-EM and its competitors (paper, section 5.3)",
 )
 register_task(
     "posterior",

@@ -30,6 +30,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A worker says something of its job that people should read at once."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Done:
     """A worker is done with its job, and wants another; `failure` says what went wrong, if any."""
 
@@ -41,6 +48,9 @@ class Stopped:
     """A worker met an error that all the others will meet too, as a full disk is."""
 
     error: Exception
+
+
+Message = Progress | Said | Done | Stopped
 
 
 class Display(Protocol):
@@ -56,6 +66,19 @@ class Display(Protocol):
         """Counts a job that failed, and adds a line that says why."""
 
 
+@dataclass(frozen=True)
+class JobDisplay:
+    """What people see of one job, wherever it is done.
+
+    Attributes:
+        show: Shows how far it is: so many updates, and the last metrics.
+        say: Adds a line about it.
+    """
+
+    show: Callable[[int, dict[str, float]], None]
+    say: Callable[[str], None]
+
+
 class Worker(Protocol):
     """A process that does jobs, as seen from where they are handed out.
 
@@ -68,7 +91,7 @@ class Worker(Protocol):
     def give(self, job: int) -> None:
         """Gives it a job; if it is dead, `receive` will tell."""
 
-    def receive(self) -> Progress | Done | Stopped | None:
+    def receive(self) -> Message | None:
         """Receives what it sent, or None if it is dead."""
 
     def stop(self) -> None:
@@ -97,7 +120,7 @@ def carry_out(
 
     Args:
         target: What a worker process does, called with a `Connection` and the arguments: it
-            receives the numbers of jobs until `EOFError`, and sends `Progress`, `Done`, `Stopped`.
+            receives the numbers of jobs until `EOFError`, and sends a `Message` now and then.
         arguments: Whatever else it needs; picklable.
         jobs: Numbers of the jobs, in the order in which they are begun.
         workers: How many processes, at least 1.
@@ -152,6 +175,9 @@ def hand_out(
                     raise message.error
                 if isinstance(message, Progress):
                     display.show(job, message.updates, message.metrics)
+                    continue
+                if isinstance(message, Said):
+                    display.say(job, message.text)
                     continue
                 if message is None:  # it is dead
                     worker.stop()
@@ -215,7 +241,7 @@ class _Process:
         with contextlib.suppress(OSError):
             self.connection.send(job)
 
-    def receive(self) -> Progress | Done | Stopped | None:
+    def receive(self) -> Message | None:
         """Receives what it sent; see `Worker.receive`."""
         try:
             return self.connection.recv()
@@ -249,7 +275,7 @@ class Reporter:
         except (EOFError, OSError):
             raise SystemExit(0) from None
 
-    def send(self, message: Progress | Done | Stopped) -> None:
+    def send(self, message: Message) -> None:
         """Sends a message."""
         try:
             self._connection.send(message)

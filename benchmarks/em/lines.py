@@ -1,6 +1,6 @@
 """How each EM method is drawn: colours that colour-blind readers tell apart, dashes and markers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -34,8 +34,8 @@ OTHERS = (
 """The lines of other methods, in turn."""
 
 
-def lines_of(methods: Sequence[str]) -> dict[str, Line]:
-    """Returns the line of each method: its own, or the next of `OTHERS`."""
-    unknown = [method for method in methods if method not in LINES]
+def lines_of(methods: Sequence[str], known: Mapping[str, Line] = LINES) -> dict[str, Line]:
+    """Returns the line of each method: its own if it is known, or the next of `OTHERS`."""
+    unknown = [method for method in methods if method not in known]
     others = {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(unknown)}
-    return {method: LINES.get(method) or others[method] for method in methods}
+    return {method: known.get(method) or others[method] for method in methods}

@@ -19,7 +19,9 @@ class LongCell:
         return f"mixture-small, fl-subtb, back-and-forth, seed {self.number}"
 
 
-TASK = SimpleNamespace(cells=[LongCell(number) for number in range(4)], num_updates=10_000)
+TASK = SimpleNamespace(
+    cells=[LongCell(number) for number in range(4)], num_updates=10_000, shown_metrics=()
+)
 
 METRICS = {"total_variation": 0.25, "jensen_shannon": 0.125, "forward_kl": 3.0, "elbo": -7.0}
 

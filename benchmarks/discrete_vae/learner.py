@@ -1,0 +1,159 @@
+"""A method's learner beside the images that it is judged by, and its best weights so far."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.image_policy import ImagePolicy
+from algorithms.importance_sampling import importance_sample
+from algorithms.learner import Learner
+from algorithms.minibatch_learner import MinibatchLearner
+from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
+from benchmarks.posterior.metrics import summarise
+from lvms.discrete_vae import DiscreteVAE
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What learners are judged by, the same for every method.
+
+    Attributes:
+        validation: Images that choose when a learner was best, `[V, C, H, W]`.
+        validation_samples: Importance samples for each of them.
+        test: Images that it is judged by in the end, `[T, C, H, W]`.
+        test_samples: Importance samples for each of them.
+        seed: Of all samples.
+    """
+
+    validation: Tensor
+    validation_samples: int
+    test: Tensor
+    test_samples: int
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        """Makes a source of randomness, the same for every measurement."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class DVAELearner(Learner):
+    """Passes updates on to a learner, measures it, and keeps the weights that were best.
+
+    Early stopping: what is judged in the end are the weights with the lowest validation NLL of all
+    measurements, not the last ones.
+
+    Attributes:
+        learner: The method's own learner.
+        judges: What it is judged by.
+    """
+
+    def __init__(self, learner: MinibatchLearner, judges: Judges) -> None:
+        """Takes the learner and its judges."""
+        self.learner = learner
+        self.judges = judges
+        self._best: dict[str, Any] = {}
+        self._judged: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> DiscreteVAE:
+        """The model as it is now."""
+        assert isinstance(self.learner.model, DiscreteVAE)
+        return self.learner.model
+
+    @property
+    def policy(self) -> ImagePolicy:
+        """The policy as it is now."""
+        assert isinstance(self.learner.policy, ImagePolicy)
+        return self.learner.policy
+
+    def update(self, x: Tensor) -> dict[str, float]:
+        """Makes a round of the method's updates; see `Learner.update`."""
+        self._judged = {}
+        return self.learner.update(x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the method's and the best weights; see `Learner.state_dict`."""
+        return {"learner": self.learner.state_dict(), "best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        self.learner.load_state_dict(state["learner"])
+        self._best = state["best"]
+        self._judged = {}
+
+    @property
+    def likelihood_evaluations(self) -> int:
+        """See `Learner.likelihood_evaluations`."""
+        return self.learner.likelihood_evaluations
+
+    def validate(self) -> dict[str, float]:
+        """Measures model and policy on validation images; the best weights so far are kept.
+
+        Returns:
+            Means: `nll`, by the importance-weighted bound, and `below_marginal`, how far it is
+            below the NLL of independent pixels, `negative_elbo`, all in nats an image;
+            `effective_samples`, a share; and `minibatches`, how many there have been.
+        """
+        judges, model, policy = self.judges, self.model, self.policy
+        x = judges.validation
+        estimate = importance_sample(
+            model, policy, x, judges.validation_samples, judges.generator()
+        )
+        nll = -estimate.few.mean().item()
+        if not self._best or nll < self._best["nll"]:
+            weights = {"model": model.state_dict(), "policy": policy.state_dict()}
+            self._best = {"nll": nll, **copy.deepcopy(weights)}
+        return {
+            "nll": nll,
+            "below_marginal": self.marginal_nll() - nll,
+            "negative_elbo": -estimate.elbo.mean().item(),
+            "effective_samples": estimate.effective_samples.mean().item(),
+            "minibatches": self.learner.updates,
+        }
+
+    def marginal_nll(self) -> float:
+        """Computes the validation images' mean NLL if pixels were independent, nats an image."""
+        return self.model.pixel_marginal_nll(self.judges.validation).mean().item()
+
+    def is_collapsed(self, metrics: dict[str, float]) -> bool:
+        """Says whether measurements are no better than independent pixels."""
+        return is_collapsed(metrics["below_marginal"], self.marginal_nll())
+
+    def best(self) -> tuple[DiscreteVAE, ImagePolicy]:
+        """Copies model and policy as they were when they were best, or are if never measured."""
+        model, policy = copy.deepcopy((self.model, self.policy))
+        if self._best:
+            model.load_state_dict(self._best["model"])
+            policy.load_state_dict(self._best["policy"])
+        return model, policy
+
+    def judge(self) -> dict[str, Tensor]:
+        """Measures the best weights on each test image; see `judgement.judge`."""
+        if not self._judged:
+            judges = self.judges
+            self._judged = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
+        return self._judged
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Averages what `judge` finds.
+
+        Returns:
+            Each metric's `mean` over test images, `standard_error` and `n`. `sampling_error` is the
+            share of importance sampling in the standard error of the mean NLL, and
+            `code_perplexity` a number of all images together.
+        """
+        judged = self.judge()
+        found = {name: summarise(values) for name, values in judged.items()}
+        num = len(self.judges.test)
+        together = {
+            "sampling_error": judged["nll_error"].square().sum().sqrt().item() / num,
+            "code_perplexity": code_perplexity(
+                *self.best(), self.judges.test, self.judges.generator()
+            ),
+        }
+        for name, value in together.items():
+            found[name] = {"mean": value, "standard_error": float("nan"), "n": num}
+        return found

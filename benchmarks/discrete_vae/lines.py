@@ -1,0 +1,21 @@
+"""How each discrete VAE method is drawn; methods of the EM suite look as they do there."""
+
+from benchmarks.em.lines import LINES as EM_LINES
+from benchmarks.em.lines import Line
+
+LINES = {
+    **{name: EM_LINES[name] for name in (
+        "gflownet-em", "gflownet-em-sleep", "reweighted-wake-sleep",
+    )},
+    "gflownet-em-tb": Line("#0072B2", "-", "o"),
+    "gflownet-em-global-z": Line("#56B4E9", (0, (5, 1)), "s"),
+    "gflownet-em-sampled": Line("#999933", (0, (1, 3)), "X"),
+    "gflownet-em-greedy": Line("#44AA99", (0, (7, 1, 2, 1)), "*"),
+    "gflownet-em-alternating": Line("#332288", (0, (2, 1)), "P"),
+    "gflownet-em-adaptive": Line("#AA4499", (0, (4, 3)), "h"),
+    "paper": Line("#666666", (0, (8, 2)), "x"),
+    "paper-greedy": Line("#117733", (0, (8, 2, 1, 2, 1, 2)), "+"),
+    "reinforce": Line("#009E73", ":", "v"),
+    "mean-field": Line("#E69F00", "--", "^"),
+}  # fmt: skip
+"""The lines of the methods of this package."""

@@ -1,0 +1,200 @@
+"""Every method that learns a discrete VAE by its standard name.
+
+A method is a function of a `Problem` that returns a `MinibatchLearner` of its model. One of your
+own is such a function in a file of yours and one call,
+`dvae_methods.register("my-method", "my_package.dvae:my_method")`; a known one with other settings
+is the call alone, with those settings as keywords.
+"""
+
+from typing import Any
+
+from algorithms.alternation import FixedUpdates, LossThreshold
+from algorithms.exploration import EpsilonUniform
+from algorithms.image_mlp_policy import ImageMLPPolicy
+from algorithms.image_policy import ImagePolicy
+from algorithms.minibatch_em import MinibatchEM
+from algorithms.objective import Objective
+from algorithms.objectives import objectives
+from algorithms.residual_loss import Scaled
+from algorithms.reverse_kl import ReverseKL
+from algorithms.reweighted_wake import ReweightedWake
+from algorithms.schedule import Exponential
+from algorithms.sleep_phase import SleepPhase
+from algorithms.trajectory_balance import TrajectoryBalance
+from benchmarks.discrete_vae.problem import Problem
+from gfn_envs.catalogue import Catalogue
+
+dvae_methods = Catalogue("discrete VAE method")
+
+_HERE = "benchmarks.discrete_vae.methods"
+dvae_methods.register("gflownet-em", f"{_HERE}:gflownet_em")
+dvae_methods.register("gflownet-em-tb", f"{_HERE}:gflownet_em", objective="tb")
+dvae_methods.register(
+    "gflownet-em-global-z", f"{_HERE}:gflownet_em", objective="tb", partition="global"
+)
+dvae_methods.register("gflownet-em-sleep", f"{_HERE}:gflownet_em", sleep=0.3)
+dvae_methods.register("gflownet-em-sampled", f"{_HERE}:gflownet_em", m_step="sampled")
+dvae_methods.register("gflownet-em-greedy", f"{_HERE}:gflownet_em", m_step="greedy")
+dvae_methods.register("gflownet-em-alternating", f"{_HERE}:alternating_em")
+dvae_methods.register("gflownet-em-adaptive", f"{_HERE}:adaptive_em")
+dvae_methods.register("paper", f"{_HERE}:paper")
+dvae_methods.register("paper-greedy", f"{_HERE}:paper", m_step="greedy")
+dvae_methods.register("reinforce", f"{_HERE}:reinforce")
+dvae_methods.register("mean-field", f"{_HERE}:reinforce", autoregressive=False)
+dvae_methods.register("reweighted-wake-sleep", f"{_HERE}:reweighted_wake_sleep")
+
+RATE = 1e-3
+"""Adam's of policies and models, until it falls."""
+
+
+# -- GFlowNet-EM -----------------------------------------------------------------------------------
+
+
+def gflownet_em(
+    problem: Problem,
+    *,
+    objective: str = "vargrad",
+    partition: str = "per-image",
+    epsilon: float = 0.02,
+    sleep: float = 0.0,
+    sleep_weight: float = 1.0,
+    **training: Any,
+) -> MinibatchEM:
+    """GFlowNet-EM: a policy trained to sample the posterior, and the model on its samples.
+
+    Args:
+        problem: What is learned.
+        objective: A registered objective.
+        partition: `per-image` or `global`; see `ImagePolicy`.
+        epsilon: The share of uniform actions.
+        sleep: The share of updates that learn from dreams of the model too.
+        sleep_weight: What the loss on dreams counts.
+        **training: See `amortised_em`.
+    """
+    return amortised_em(
+        problem,
+        problem.raster_policy(partition),
+        objectives.make(objective),
+        exploration=EpsilonUniform(epsilon),
+        sleep=SleepPhase(sleep, sleep_weight) if sleep else None,
+        **training,
+    )
+
+
+def alternating_em(problem: Problem, turn: int = 400, **settings: Any) -> MinibatchEM:
+    """GFlowNet-EM whose policy and model learn in turns of the same length."""
+    length = problem.turn(turn)
+    return gflownet_em(problem, alternation=FixedUpdates(length), m_updates=length, **settings)
+
+
+def adaptive_em(
+    problem: Problem,
+    bound: tuple[float, float] = (10.0, 1.0),
+    turn: int = 100,
+    longest: int = 4,
+    **settings: Any,
+) -> MinibatchEM:
+    """GFlowNet-EM whose policy learns until its loss is low enough for the model's turn.
+
+    Args:
+        problem: What is learned.
+        bound: On the average loss, nats squared: its first value and its last.
+        turn: How many updates the model's turn lasts.
+        longest: The policy's turn lasts at most so many times as long.
+        **settings: See `gflownet_em`.
+    """
+    length = problem.turn(turn)
+    falling = Exponential(*bound, max(1, problem.num_updates // 2))
+    alternation = LossThreshold(falling, max_updates=longest * length)
+    return gflownet_em(problem, alternation=alternation, m_updates=length, **settings)
+
+
+def paper(
+    problem: Problem, m_step: str = "sampled", turn: int = 400, rate: float = 2e-4
+) -> MinibatchEM:
+    """GFlowNet-EM with the losses, turns and rates of Hu et al. 2023, section 5.3.
+
+    Args:
+        problem: What is learned.
+        m_step: `sampled` or `greedy`, which the authors tried both.
+        turn: How many updates policy and model have in turn.
+        rate: Adam's, of policy and model.
+    """
+    model = problem.model
+    policy = ImageMLPPolicy(
+        model.env, model.image_shape, problem.channels, problem.hidden, partition="global"
+    )
+    length = problem.turn(turn)
+    return MinibatchEM(
+        model,
+        policy,
+        TrajectoryBalance(residual_loss=Scaled(1 / model.env.max_steps)),
+        samples_per_x=1,
+        policy_rate=rate,
+        partition_rate=0.1,
+        model_rate=rate,
+        sleep=SleepPhase(probability=0.3, weight=10.0),
+        m_step=m_step,
+        alternation=FixedUpdates(length),
+        m_updates=length,
+        centre=False,
+        **problem.schedule,
+    )
+
+
+# -- variational inference and wake-sleep ----------------------------------------------------------
+
+
+def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) -> MinibatchEM:
+    """Variational EM: the policy ascends the ELBO by REINFORCE with a leave-one-out baseline.
+
+    Args:
+        problem: What is learned.
+        autoregressive: Whether a code may depend on those before it; otherwise q(z | x) is a
+            product over places, the amortised mean field.
+        **training: See `amortised_em`.
+    """
+    policy = problem.raster_policy(autoregressive=autoregressive)
+    return amortised_em(problem, policy, ReverseKL(), **training)
+
+
+def reweighted_wake_sleep(problem: Problem, samples_per_x: int = 8, **training: Any) -> MinibatchEM:
+    """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
+    return amortised_em(
+        problem, problem.raster_policy(), ReweightedWake(),
+        samples_per_x=samples_per_x, m_step="reweighted", **training,
+    )  # fmt: skip
+
+
+def amortised_em(
+    problem: Problem,
+    policy: ImagePolicy,
+    objective: Objective,
+    *,
+    rate: float = RATE,
+    partition_rate: float = 1e-2,
+    samples_per_x: int = 4,
+    **training: Any,
+) -> MinibatchEM:
+    """Makes EM on mini-batches whose learning rates fall in the end.
+
+    Args:
+        problem: What is learned.
+        policy: Samples the posterior.
+        objective: Its loss.
+        rate: Adam's, of policy and model, until it falls.
+        partition_rate: That of log Z.
+        samples_per_x: Trajectories for each image.
+        **training: See `MinibatchEM`.
+    """
+    return MinibatchEM(
+        problem.model,
+        policy,
+        objective,
+        samples_per_x=samples_per_x,
+        policy_rate=problem.slowed(rate),
+        partition_rate=problem.slowed(partition_rate),
+        model_rate=problem.slowed(rate),
+        **problem.schedule,
+        **training,
+    )
