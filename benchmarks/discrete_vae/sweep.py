@@ -109,7 +109,7 @@ class Options:
 
 
 presets: Mapping[str, Mapping[str, Any]] = {
-    # Hu et al. 2023, section 5.3, with K = 8: days on two cores, unless --cpu-minutes is lower.
+    # Hu et al. 2023, section 5.3, with K = 8. It takes most of a day; --updates shortens it.
     "paper": {
         "methods": ("paper",),
         "data": "mnist",

@@ -9,7 +9,7 @@ from algorithms.exploration import EpsilonUniform
 from algorithms.gflownet_e_step import GFlowNetEStep
 from algorithms.mlp_policy import MLPPolicy
 from algorithms.policy_distribution import policy_log_probs
-from algorithms.residual_loss import HalfSquared, Huber, Linex, ShiftedCosh, Squared
+from algorithms.residual_loss import HalfSquared, Huber, Linex, Scaled, ShiftedCosh, Squared
 from algorithms.trajectory_balance import TrajectoryBalance
 from gfn_envs import FactoredCategorical, UserError
 from tests.algorithms.models import TableModel
@@ -25,7 +25,7 @@ PAIRS = [
     (Linex(0.5), torchgfn.LinexLoss(0.5)),
     (Linex(-1.5), torchgfn.LinexLoss(-1.5)),
 ]
-LOSSES = [ours for ours, _ in PAIRS] + [Huber()]
+LOSSES = [ours for ours, _ in PAIRS] + [Huber(), Scaled(1 / 16), Scaled(0.5, Huber())]
 
 
 def with_gradient(loss, residual):
@@ -54,6 +54,21 @@ def test_losses_are_zero_and_stationary_at_zero_and_grow_from_there(loss):
     assert (value[:2] > value[1:3]).all()
     assert (value[4:] > value[3:5]).all()
     assert (gradient.sign() == torch.tensor([-1.0, -1, -1, 1, 1, 1])).all()
+
+
+def test_a_scaled_loss_is_the_loss_of_scaled_residuals():
+    residual = torch.linspace(-12, 12, 97, dtype=torch.float64)
+    value, gradient = with_gradient(Scaled(1 / 16), residual)
+    assert_close(value, residual.square() / 256)
+    assert_close(gradient, residual / 128)
+    value, _ = with_gradient(Scaled(2.0, Linex()), residual)
+    assert_close(value, Linex()(2 * residual))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_scale_is_a_positive_number(scale):
+    with pytest.raises(UserError, match="scale must be a positive number"):
+        Scaled(scale)
 
 
 @pytest.mark.parametrize("loss", [ShiftedCosh(), Linex(), Linex(1.5), Linex(0.5)], ids=repr)

@@ -78,6 +78,20 @@ def test_a_wide_terminal_shows_the_cell_and_its_first_metrics(drawn):
     assert any(line.rstrip().endswith(f"] {TASK.cells[0].title}, {shown}") for line in lines)
 
 
+def test_metrics_that_a_task_names_are_shown_and_stay_until_they_are_measured_again(
+    drawn, monkeypatch
+):
+    def steps(bar):
+        bar.show(0, 100, {"loss": 2.0, "elbo": -9.0})
+        bar.show(0, 200, {"loss": 1.0, "elbo": -8.0, "nll": 7.0, "below": 3.0})
+        bar.show(1, 300, {"loss": 4.0})
+        bar.show(0, 3000, {"loss": 0.5, "elbo": -7.5})
+
+    monkeypatch.setattr(TASK, "shown_metrics", ("loss", "nll", "below"))
+    last = drawn(300, steps)[-2].rstrip()
+    assert last.endswith(f"] {TASK.cells[0].title}, loss=0.5000, nll=7.0000, below=3.0000")
+
+
 def test_finished_cells_and_cells_begun_again_count_once(drawn):
     def steps(bar):
         bar.show(1, 8000, {})

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks.workers import MAX_DEATHS, Done, Progress, Reporter, Stopped, carry_out
+from benchmarks.workers import MAX_DEATHS, Done, Progress, Reporter, Said, Stopped, carry_out
 
 
 class Recorder:
@@ -33,6 +33,7 @@ def succeed_or_fail(connection, offset):
     while True:
         job = parent.next_job()
         parent.send(Progress(job + offset, {"loss": 0.5}))
+        parent.send(Said(f"{job} is a number"))
         parent.send(Done("odd" if job % 2 else None))
 
 
@@ -72,6 +73,7 @@ def test_every_job_is_done_and_failures_are_returned():
     failures = carry_out(succeed_or_fail, (10,), [0, 1, 2, 3, 5], 2, display)
     assert failures == {1: "odd", 3: "odd", 5: "odd"}
     assert sorted(display.shown) == [(job, job + 10, {"loss": 0.5}) for job in (0, 1, 2, 3, 5)]
+    assert sorted(display.said) == [(job, f"{job} is a number") for job in (0, 1, 2, 3, 5)]
     assert sorted(display.failed) == [(job, "odd") for job in (1, 3, 5)]
 
 
