@@ -334,9 +334,10 @@ def _require_finite(metrics: dict[str, float], update: int) -> None:
 
 
 def _fingerprint(task: Task) -> str:
-    """Hashes the training data of all cells, those that cells share once."""
+    """Hashes the training data of all cells, those that cells share once, and what judges them."""
     hashed = hashlib.sha256()
-    for data in {id(data): data for data in map(task.data, task.cells)}.values():
+    training = {id(data): data for data in map(task.data, task.cells)}
+    for data in (*training.values(), *task.judging_data):
         hashed.update(data.numpy().tobytes())
     return hashed.hexdigest()
 

@@ -86,6 +86,11 @@ class Task(ABC):
     def data(self, cell: Any) -> Tensor:
         """Returns what each update of a cell's learner sees, `[N, ...]`."""
 
+    @property
+    def judging_data(self) -> Sequence[Tensor]:
+        """What learners are judged by, where it is read from files and so may change."""
+        return ()
+
     @abstractmethod
     def make_learner(self, cell: Any) -> Learner:
         """Makes a cell's learner, the same every time it is called."""

@@ -56,7 +56,9 @@ class DiscreteVAETask(Task):
             options.samples,
             derive_seed(0, "judges"),
         )
-        self._make_learner(self.cells[0], options.rounds, options.rounds)  # refuses wrong sizes
+        for method in options.methods:  # what does not fit together is refused before the run
+            cell = DVAECell(method, options.first_seed)
+            self._make_learner(cell, options.rounds, options.rounds)
         if not options.updates:
             # Measured once: the numbers are part of the run's settings from here on.
             self.options = replace(options, updates=self._measure_updates())
@@ -81,6 +83,11 @@ class DiscreteVAETask(Task):
     def data(self, cell: DVAECell) -> Tensor:
         """Returns the training images, the same for every cell; see `Task.data`."""
         return self.images.train
+
+    @property
+    def judging_data(self) -> Sequence[Tensor]:
+        """The images that learners are judged by; see `Task.judging_data`."""
+        return self.judges.validation, self.judges.test
 
     def make_learner(self, cell: DVAECell) -> DVAELearner:
         """Makes the method's learner from the start that all methods share."""

@@ -18,6 +18,8 @@ from benchmarks.discrete_vae import task as task_module
 from benchmarks.discrete_vae.judgement import is_collapsed
 from benchmarks.discrete_vae.lines import LINES
 from benchmarks.discrete_vae.methods import dvae_methods
+from benchmarks.discrete_vae.report import HEADERS, make_rows
+from benchmarks.discrete_vae.results import MethodResult, stand
 from benchmarks.discrete_vae.sweep import DVAECell, Options, presets
 from benchmarks.discrete_vae.task import DiscreteVAETask
 from benchmarks.discrete_vae.timing import updates_within
@@ -360,13 +362,65 @@ def test_damaged_data_and_images_of_two_sizes_give_one_line(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_images_that_changed_since_the_start_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["train", "t10k"])
+def test_images_that_changed_since_the_start_are_refused(tmp_path, capsys, name):
     images = tmp_path / "bars"
     _, folder = start(tmp_path / "run", write_bars(images), methods=("reinforce",))
-    write_bars(images, count=150)
+    file = images / f"{name}-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[16:80] = bytes(64)  # the first image is black now
+    file.write_bytes(content)
     assert cli.main(["run", NAME, "--resume", str(folder.path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "The data are not those that the run" in line
+
+
+# -- comparisons ----------------------------------------------------------------------------------
+
+
+def found(method, nll):
+    """A result of which only the NLL, `[runs, images]`, matters."""
+    cells = [DVAECell(method, seed) for seed in range(len(nll))]
+    images = {"nll": nll, "marginal_nll": nll + 9.0, "below_marginal": np.full_like(nll, 9.0)}
+    images |= dict.fromkeys(("negative_elbo", "few_nll", "effective_samples"), np.ones_like(nll))
+    ones = np.ones(len(nll))
+    return MethodResult(cells, images, ones, ones, 1, ones, {})
+
+
+def test_methods_are_compared_image_by_image():
+    random = np.random.default_rng(0)
+    hard = random.normal(90, 20, 400)  # some images are harder than others, for all methods
+    best = found("best", hard + random.normal(0, 1, (1, 400)))
+    worse = found("worse", hard + 0.4 + random.normal(0, 1, (2, 400)))
+    same = found("same", best.per_image["nll"] + random.normal(0, 1, (1, 400)).round(12))
+    same.per_image["nll"][:] += 0.02 - (same.nll - best.nll).mean()
+    first, second, third = stand([worse, best, same])
+    assert [one.behind == 0 for one in (first, second, third)] == [False, True, False]
+    # Differences have a standard deviation of 1.22 = (1 + 1 / 2)^0.5, their mean one of 0.061.
+    assert first.behind == pytest.approx(0.4, abs=4 * 0.061)
+    low, high = first.behind_interval
+    assert low < first.behind < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.061, rel=0.2)
+    assert not first.tied
+    assert third.behind == pytest.approx(0.02)
+    assert third.tied
+    assert second.behind_interval is None
+    low, high = second.interval
+    assert high - low == pytest.approx(2 * 1.96 * 20 / 400**0.5, rel=0.2)
+    # Unpaired, two intervals that overlap would tell nothing.
+    assert first.interval[0] < second.interval[1]
+
+
+def test_runs_of_a_method_are_averaged_and_collapse_is_counted():
+    result = found("some", np.array([[10.0, 20.0], [14.0, 22.0]]))
+    assert result.nll.tolist() == [12.0, 21.0]
+    assert result.mean("nll") == 16.5
+    assert result.collapsed == 0
+    result.per_image["below_marginal"][1] = 0.1
+    assert result.collapsed == 1
+    (row,) = make_rows(stand([result]))
+    assert row[0] == "some (1 of 2 runs collapsed)"
+    assert row[HEADERS.index("runs")] == "2, ± 2.12"  # of 15 and 18
 
 
 # -- the report -----------------------------------------------------------------------------------
