@@ -41,7 +41,7 @@ def test_its_first_updates_are_those_of_relaxed_codes():
     assert_the_same(warm, relaxed)
     assert warm.likelihood_evaluations == relaxed.likelihood_evaluations == 6 * 32
     warm.update(IMAGES.train)
-    assert warm.likelihood_evaluations == 6 * 32 + 4 * 32
+    assert warm.likelihood_evaluations == 6 * 32 + 8 * 32
 
 
 def test_its_last_updates_are_those_of_gflownet_em_with_the_same_optimisers():
@@ -50,8 +50,9 @@ def test_its_last_updates_are_those_of_gflownet_em_with_the_same_optimisers():
         warm.update(IMAGES.train)
     model, policy, generator = parts("pixel-cnn")
     em = MinibatchEM(
-        model, policy, VarGrad(), num_updates=10, rounds=10, generator=generator, **RATES
-    )
+        model, policy, VarGrad(), num_updates=10, rounds=10, samples_per_x=8,
+        m_step="reweighted", generator=generator, **RATES,
+    )  # fmt: skip
     em.load_state_dict(deepcopy(warm.state_dict()))
     for _ in range(4):
         assert warm.update(IMAGES.train) == em.update(IMAGES.train)
@@ -70,11 +71,11 @@ def test_log_z_is_centred_where_gflownet_em_begins():
     torch.testing.assert_close(log_z, warm.model.log_marginal(x).mean(), rtol=0, atol=5.0)
 
 
-def test_learning_rates_are_kept_while_codes_are_relaxed_and_fall_after():
+def test_learning_rates_fall_over_the_last_tenth():
     model, policy, _ = parts()
     warm = WarmStart(model, policy, VarGrad(), num_updates=100, rounds=1, relaxed_share=0.8)
     for optimizer in (warm.policy_optimizer, warm.model_optimizer):
-        for update, rate in ((0, 1e-3), (80, 1e-3), (90, 1e-3 / 20**0.5), (100, 5e-5)):
+        for update, rate in ((0, 1e-3), (90, 1e-3), (95, 1e-3 / 20**0.5), (100, 5e-5)):
             optimizer.follow(update)
             assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
