@@ -112,6 +112,11 @@ class VQVAE(MinibatchEM):
         # Neither part has a gradient while the other learns.
         self._optimizer = self.adam((encoder, model_rate), (model.prior.parameters(), policy_rate))
 
+    @property
+    def policy_is_learned(self) -> bool:
+        """Whether the first part is over; see `MinibatchLearner.policy_is_learned`."""
+        return self.updates > self.decoder_updates
+
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         """Reads z*(x), the nearest codes, int64 `[B, L]`, from images `[B, C, H, W]`."""

@@ -11,6 +11,7 @@ from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
 from algorithms.learner import Learner
 from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.vq_vae import VQVAE
 from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
 from benchmarks.posterior.metrics import summarise
 from lvms.discrete_vae import DiscreteVAE
@@ -92,6 +93,8 @@ class DVAELearner(Learner):
     def validate(self) -> dict[str, float]:
         """Measures model and policy on validation images; the best weights so far are kept.
 
+        As long as a VQ-VAE's policy knows nothing, its own bound stands for the others.
+
         Returns:
             Means: `nll`, by the importance-weighted bound, and `below_marginal`, how far it is
             below the NLL of independent pixels, `negative_elbo`, all in nats an image;
@@ -99,18 +102,23 @@ class DVAELearner(Learner):
         """
         judges, model, policy = self.judges, self.model, self.policy
         x = judges.validation
-        estimate = importance_sample(
-            model, policy, x, judges.validation_samples, judges.generator()
-        )
-        nll = -estimate.few.mean().item()
-        if not self._best or nll < self._best["nll"]:
-            weights = {"model": model.state_dict(), "policy": policy.state_dict()}
-            self._best = {"nll": nll, **copy.deepcopy(weights)}
+        if isinstance(self.learner, VQVAE) and not self.learner.policy_is_learned:
+            nll = negative_elbo = -self.learner.own_bound(x).mean().item()
+            effective = 0.0
+        else:
+            estimate = importance_sample(
+                model, policy, x, judges.validation_samples, judges.generator()
+            )
+            nll, negative_elbo = -estimate.few.mean().item(), -estimate.elbo.mean().item()
+            effective = estimate.effective_samples.mean().item()
+            if not self._best or nll < self._best["nll"]:
+                weights = {"model": model.state_dict(), "policy": policy.state_dict()}
+                self._best = {"nll": nll, **copy.deepcopy(weights)}
         return {
             "nll": nll,
             "below_marginal": self.marginal_nll() - nll,
-            "negative_elbo": -estimate.elbo.mean().item(),
-            "effective_samples": estimate.effective_samples.mean().item(),
+            "negative_elbo": negative_elbo,
+            "effective_samples": effective,
             "minibatches": self.learner.updates,
         }
 
@@ -131,10 +139,15 @@ class DVAELearner(Learner):
         return model, policy
 
     def judge(self) -> dict[str, Tensor]:
-        """Measures the best weights on each test image; see `judgement.judge`."""
+        """Measures the best weights on each test image; see `judgement.judge`.
+
+        Of a VQ-VAE there is `own_nll` too, by the bound of its nearest codes.
+        """
         if not self._judged:
             judges = self.judges
             self._judged = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
+            if isinstance(self.learner, VQVAE):
+                self._judged["own_nll"] = -self.learner.own_bound(judges.test)
         return self._judged
 
     def summary(self) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from benchmarks.em.lines import Line
 
 LINES = {
     **{name: EM_LINES[name] for name in (
-        "gflownet-em", "gflownet-em-sleep", "reweighted-wake-sleep",
+        "gflownet-em", "reweighted-wake-sleep",
     )},
     "gflownet-em-tb": Line("#0072B2", "-", "o"),
     "gflownet-em-global-z": Line("#56B4E9", (0, (5, 1)), "s"),
@@ -17,5 +17,12 @@ LINES = {
     "paper-greedy": Line("#117733", (0, (8, 2, 1, 2, 1, 2)), "+"),
     "reinforce": Line("#009E73", ":", "v"),
     "mean-field": Line("#E69F00", "--", "^"),
+    "gflownet-em-warm": Line("#D55E00", (0, (10, 1)), "<"),
+    "gflownet-em-no-sleep": Line("#882255", (0, (1, 1)), "1"),
+    "gflownet-em-equal": Line("#DDCC77", (0, (6, 2)), "2"),
+    "vimco": Line("#661100", (0, (3, 1, 1, 1)), "p"),
+    "gumbel-softmax": Line("#F0E442", (0, (4, 1)), "d"),
+    "gumbel-softmax-autoregressive": Line("#CC6677", (0, (9, 3)), "8"),
+    "vq-vae": Line("#88CCEE", (0, (2, 2)), "H"),
 }  # fmt: skip
 """The lines of the methods of this package."""

@@ -9,7 +9,8 @@ is the call alone, with those settings as keywords.
 from typing import Any
 
 from algorithms.alternation import FixedUpdates, LossThreshold
-from algorithms.exploration import EpsilonUniform
+from algorithms.exploration import EpsilonUniform, OnPolicy
+from algorithms.gumbel_softmax import GumbelSoftmax
 from algorithms.image_mlp_policy import ImageMLPPolicy
 from algorithms.image_policy import ImagePolicy
 from algorithms.minibatch_em import MinibatchEM
@@ -21,6 +22,10 @@ from algorithms.reweighted_wake import ReweightedWake
 from algorithms.schedule import Exponential
 from algorithms.sleep_phase import SleepPhase
 from algorithms.trajectory_balance import TrajectoryBalance
+from algorithms.vargrad import VarGrad
+from algorithms.vimco import VIMCO
+from algorithms.vq_vae import VQVAE
+from algorithms.warm_start import WarmStart
 from benchmarks.discrete_vae.problem import Problem
 from gfn_envs.catalogue import Catalogue
 
@@ -28,11 +33,13 @@ dvae_methods = Catalogue("discrete VAE method")
 
 _HERE = "benchmarks.discrete_vae.methods"
 dvae_methods.register("gflownet-em", f"{_HERE}:gflownet_em")
+dvae_methods.register("gflownet-em-warm", f"{_HERE}:warm_gflownet_em")
 dvae_methods.register("gflownet-em-tb", f"{_HERE}:gflownet_em", objective="tb")
 dvae_methods.register(
     "gflownet-em-global-z", f"{_HERE}:gflownet_em", objective="tb", partition="global"
 )
-dvae_methods.register("gflownet-em-sleep", f"{_HERE}:gflownet_em", sleep=0.3)
+dvae_methods.register("gflownet-em-no-sleep", f"{_HERE}:gflownet_em", sleep=0.0)
+dvae_methods.register("gflownet-em-equal", f"{_HERE}:gflownet_em", m_step="all")
 dvae_methods.register("gflownet-em-sampled", f"{_HERE}:gflownet_em", m_step="sampled")
 dvae_methods.register("gflownet-em-greedy", f"{_HERE}:gflownet_em", m_step="greedy")
 dvae_methods.register("gflownet-em-alternating", f"{_HERE}:alternating_em")
@@ -42,6 +49,12 @@ dvae_methods.register("paper-greedy", f"{_HERE}:paper", m_step="greedy")
 dvae_methods.register("reinforce", f"{_HERE}:reinforce")
 dvae_methods.register("mean-field", f"{_HERE}:reinforce", autoregressive=False)
 dvae_methods.register("reweighted-wake-sleep", f"{_HERE}:reweighted_wake_sleep")
+dvae_methods.register("vimco", f"{_HERE}:vimco")
+dvae_methods.register("gumbel-softmax", f"{_HERE}:gumbel_softmax")
+dvae_methods.register(
+    "gumbel-softmax-autoregressive", f"{_HERE}:gumbel_softmax", autoregressive=True
+)
+dvae_methods.register("vq-vae", f"{_HERE}:vq_vae")
 
 RATE = 1e-3
 """Adam's of policies and models, until it falls."""
@@ -55,9 +68,11 @@ def gflownet_em(
     *,
     objective: str = "vargrad",
     partition: str = "per-image",
-    epsilon: float = 0.02,
-    sleep: float = 0.0,
-    sleep_weight: float = 1.0,
+    autoregressive: bool = True,
+    epsilon: float = 0.0,
+    sleep: float = 0.5,
+    sleep_weight: float = 3.0,
+    m_step: str = "reweighted",
     **training: Any,
 ) -> MinibatchEM:
     """GFlowNet-EM: a policy trained to sample the posterior, and the model on its samples.
@@ -66,18 +81,42 @@ def gflownet_em(
         problem: What is learned.
         objective: A registered objective.
         partition: `per-image` or `global`; see `ImagePolicy`.
+        autoregressive: Whether a code may depend on those before it.
         epsilon: The share of uniform actions.
         sleep: The share of updates that learn from dreams of the model too.
         sleep_weight: What the loss on dreams counts.
+        m_step: What the model learns from; see `MinibatchEM`.
         **training: See `amortised_em`.
     """
     return amortised_em(
         problem,
-        problem.raster_policy(partition),
+        problem.raster_policy(partition, autoregressive),
         objectives.make(objective),
-        exploration=EpsilonUniform(epsilon),
+        exploration=EpsilonUniform(epsilon) if epsilon else OnPolicy(),
         sleep=SleepPhase(sleep, sleep_weight) if sleep else None,
+        m_step=m_step,
         **training,
+    )
+
+
+def warm_gflownet_em(
+    problem: Problem, relaxed_share: float = 0.8, sleep: float = 0.5, sleep_weight: float = 3.0
+) -> WarmStart:
+    """GFlowNet-EM from where Gumbel-softmax has brought the same policy and model.
+
+    Args:
+        problem: What is learned.
+        relaxed_share: The share of the updates that relax codes.
+        sleep: The share of the others that learn from dreams of the model too.
+        sleep_weight: What the loss on dreams counts.
+    """
+    return WarmStart(
+        problem.model,
+        problem.raster_policy(),
+        VarGrad(),
+        relaxed_share=relaxed_share,
+        sleep=SleepPhase(sleep, sleep_weight),
+        **problem.schedule,
     )
 
 
@@ -158,12 +197,16 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
-def reweighted_wake_sleep(problem: Problem, samples_per_x: int = 8, **training: Any) -> MinibatchEM:
+def reweighted_wake_sleep(problem: Problem, **training: Any) -> MinibatchEM:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
-    return amortised_em(
-        problem, problem.raster_policy(), ReweightedWake(),
-        samples_per_x=samples_per_x, m_step="reweighted", **training,
-    )  # fmt: skip
+    policy = problem.raster_policy()
+    return amortised_em(problem, policy, ReweightedWake(), m_step="reweighted", **training)
+
+
+def vimco(problem: Problem, **training: Any) -> MinibatchEM:
+    """The importance-weighted bound, ascended by VIMCO in the policy."""
+    policy = problem.raster_policy()
+    return amortised_em(problem, policy, VIMCO(), m_step="reweighted", **training)
 
 
 def amortised_em(
@@ -173,7 +216,7 @@ def amortised_em(
     *,
     rate: float = RATE,
     partition_rate: float = 1e-2,
-    samples_per_x: int = 4,
+    samples_per_x: int = 8,
     **training: Any,
 ) -> MinibatchEM:
     """Makes EM on mini-batches whose learning rates fall in the end.
@@ -198,3 +241,38 @@ def amortised_em(
         **problem.schedule,
         **training,
     )
+
+
+# -- gradients through the decoder -----------------------------------------------------------------
+
+
+def gumbel_softmax(
+    problem: Problem, autoregressive: bool = False, rate: float = RATE
+) -> GumbelSoftmax:
+    """Relaxed codes, at a temperature that falls.
+
+    Args:
+        problem: What is learned.
+        autoregressive: Whether a code may depend on those before it.
+        rate: Adam's, of policy and model, until it falls.
+    """
+    return GumbelSoftmax(
+        problem.model,
+        problem.raster_policy(autoregressive=autoregressive),
+        policy_rate=problem.slowed(rate),
+        model_rate=problem.slowed(rate),
+        **problem.schedule,
+    )
+
+
+def vq_vae(problem: Problem, decoder_share: float = 0.7) -> VQVAE:
+    """VQ-VAE; over the last updates its prior and a policy are fitted.
+
+    Args:
+        problem: What is learned.
+        decoder_share: The share of the updates before that.
+    """
+    return VQVAE(
+        problem.model, problem.raster_policy(), VarGrad(), decoder_share=decoder_share,
+        **problem.schedule,
+    )  # fmt: skip

@@ -43,6 +43,11 @@ def write(
         rows = make_rows(stand(results))
         lines = [tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True), "",
                  legend(task)]  # fmt: skip
+        lines += [
+            f"By the bound of its nearest codes, {result.method} has {result.mean('own_nll'):.2f}."
+            for result in results
+            if "own_nll" in result.per_image
+        ]
     if failures:
         lines += ["", "Failed:", ""]
         lines += [f"- {cell.title}: {reason}" for cell, reason in failures.items()]

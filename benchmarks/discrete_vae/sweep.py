@@ -47,8 +47,8 @@ class Options:
 
     methods: tuple[str, ...] = option(
         (
-            "gflownet-em", "gflownet-em-tb", "gflownet-em-sleep", "reinforce",
-            "reweighted-wake-sleep", "mean-field",
+            "gflownet-em", "gflownet-em-warm", "gumbel-softmax", "vq-vae",
+            "reweighted-wake-sleep", "reinforce", "mean-field",
         ),
         "registered discrete VAE methods",
     )  # fmt: skip
@@ -127,9 +127,9 @@ presets: Mapping[str, Mapping[str, Any]] = {
     # What each part of GFlowNet-EM brings: kinds of log Z, dreams, what the M-step learns from.
     "ablation": {
         "methods": (
-            "gflownet-em", "gflownet-em-tb", "gflownet-em-global-z", "gflownet-em-sleep",
-            "gflownet-em-sampled", "gflownet-em-greedy", "gflownet-em-alternating",
-            "gflownet-em-adaptive",
+            "gflownet-em", "gflownet-em-tb", "gflownet-em-global-z", "gflownet-em-no-sleep",
+            "gflownet-em-equal", "gflownet-em-sampled", "gflownet-em-greedy",
+            "gflownet-em-alternating", "gflownet-em-adaptive",
         ),
         "seeds": 2,
     },
