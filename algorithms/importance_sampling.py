@@ -15,8 +15,9 @@ from lvms.model import LatentVariableModel
 FEW_SAMPLES = 50
 """The samples of the smaller importance-weighted bound."""
 
-ROWS_AT_A_TIME = 512
-"""How many structures are scored at a time: what bounds the memory."""
+ROWS_AT_A_TIME = 128
+"""How many structures are scored at a time: what bounds the memory, and a decoder of 128 channels
+is then a third faster than with four times as many, which no cache holds."""
 
 TRAJECTORIES_AT_A_TIME = 8192
 """How many trajectories are sampled at a time."""
