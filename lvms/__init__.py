@@ -21,6 +21,7 @@ from lvms.model import (
 from lvms.pixel_cnn import PixelCNN
 from lvms.reward import LVMReward
 from lvms.sigmoid_belief import SigmoidBeliefNet
+from lvms.sprite_scene import SpriteScene
 from lvms.transformer_prior import TransformerPrior
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "PartialJoint",
     "PixelCNN",
     "SigmoidBeliefNet",
+    "SpriteScene",
     "StartAtData",
     "TransformerPrior",
     "UniformPrior",
