@@ -148,8 +148,92 @@ class MeanFieldEStep(EStep):
         return WeightedSamples(z.expand(len(x), -1, -1), log_w)
 
 
-class MetropolisEStep(EStep):
-    """Markov chains of back-and-forth moves with uniform policies, kept from E-step to E-step.
+class ChainEStep(EStep):
+    """Markov chains that leave the posterior invariant, kept from E-step to E-step.
+
+    At first they may sample a power of it, as `ExactEStep` may: simulated annealing (Kirkpatrick,
+    Gelatt, Vecchi: "Optimization by simulated annealing", Science 1983) inside EM.
+
+    Attributes:
+        z: The chains' states, int64 `[B chains, S]`, those of one observation side by side; None
+            before the first `fit`.
+    """
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        chains: int = 1,
+        generator: torch.Generator | None = None,
+        beta: Schedule | float = 1.0,
+    ) -> None:
+        """Takes the model; chains start at the first `fit`, from actions at random.
+
+        Args:
+            model: The model.
+            chains: How many chains each observation has.
+            generator: Source of randomness.
+            beta: The posterior's power that is sampled, positive; a schedule's steps are M-steps.
+
+        Raises:
+            UserError: If beta is not positive at the start or in the end.
+        """
+        self.model = model
+        self.chains = chains
+        self.generator = generator
+        self.beta = as_schedule(beta)
+        require_positive("beta", self.beta)
+        self.z: Tensor | None = None
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, m_steps: int) -> dict[str, float]:
+        """Moves every chain; see `EStep.fit`. The same x must come every time."""
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(self.chains)
+        if self.z is None or len(self.z) != len(rows):
+            self.z = rollout(
+                self.model.env, UniformPolicy(self.model.env), x, rows=rows,
+                context=self.model.context(x), generator=self.generator,
+            ).z  # fmt: skip
+        self.z, metrics = self.move(x, rows, self.z, self.beta.at(m_steps))
+        return metrics
+
+    @abstractmethod
+    def move(
+        self, x: Tensor, rows: Tensor, z: Tensor, beta: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Moves every chain under the current parameters.
+
+        Args:
+            x: Observations, `[B, ...]`.
+            rows: int64 `[N]`, which observation each chain is for.
+            z: Complete states, int64 `[N, S]`.
+            beta: The posterior's power.
+
+        Returns:
+            The next states, int64 `[N, S]`, and metrics for the log.
+        """
+
+    def posterior(self, x: Tensor, k: int) -> WeightedSamples:
+        """Returns the chains' states for the x that was fitted; see `EStep.posterior`.
+
+        Raises:
+            ValueError: If `fit` has not been called on as many observations.
+        """
+        if self.z is None or len(self.z) != len(x) * self.chains:
+            raise ValueError("Markov chains belong to the observations they were fitted on.")
+        return WeightedSamples.equal(self.z.view(len(x), self.chains, -1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the chains too; see `EStep.state_dict`."""
+        return {**super().state_dict(), "z": self.z}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.z = state["z"]
+
+
+class MetropolisEStep(ChainEStep):
+    """Chains of back-and-forth moves with uniform policies.
 
     With it EM is the Monte Carlo EM baseline of Hu et al. 2023, section 5.
     """
@@ -160,69 +244,46 @@ class MetropolisEStep(EStep):
         moves: int = 20,
         chains: int = 1,
         generator: torch.Generator | None = None,
+        beta: Schedule | float = 1.0,
     ) -> None:
-        """Takes the model; chains start at the first `fit`.
+        """Takes the model; see `ChainEStep`.
 
         Args:
             model: The model.
             moves: How many moves each chain makes in an E-step.
             chains: How many chains each observation has.
             generator: Source of randomness.
+            beta: The posterior's power that is sampled.
         """
-        self.model = model
+        super().__init__(model, chains, generator, beta)
         self.reward = LVMReward(model)
         self.policy = UniformPolicy(model.env)
         self.moves = moves
-        self.chains = chains
-        self.generator = generator
-        self.z: Tensor | None = None
 
-    @torch.no_grad()
-    def fit(self, x: Tensor, m_steps: int) -> dict[str, float]:
-        """Moves every chain; see `EStep.fit`. The same x must come every time."""
-        rows = torch.arange(len(x), device=x.device).repeat_interleave(self.chains)
-        context = self.model.context(x)
-        if self.z is None or len(self.z) != len(rows):
-            start = rollout(
-                self.model.env, self.policy, x, rows=rows, context=context,
-                generator=self.generator,
-            )  # fmt: skip
-            self.z = start.z
-        row_x, row_context, z = x[rows], context[rows], self.z
+    def move(
+        self, x: Tensor, rows: Tensor, z: Tensor, beta: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Makes some moves of every chain; see `ChainEStep.move`."""
+        row_x, row_context = x[rows], self.model.context(x)[rows]
         memory = self.policy.encode(x)
-        log_reward = self.reward(row_x, z)
+        log_reward = beta * self.reward(row_x, z)
         accepted = torch.zeros((), device=x.device)
         for _ in range(self.moves):
             proposal, log_ratio = propose_back_and_forth(
                 self.model.env, self.policy, memory, rows, row_context, z, self.generator
             )
+            proposed = beta * self.reward(row_x, proposal)
             z, log_reward, accept = metropolis_accept(
-                z, log_reward, proposal, self.reward(row_x, proposal), log_ratio, self.generator
+                z, log_reward, proposal, proposed, log_ratio, self.generator
             )
             accepted += accept.float().mean()
-        self.z = z
         self.likelihood_evaluations = self.reward.evaluations
-        return {"acceptance": accepted.item() / self.moves}
-
-    def posterior(self, x: Tensor, k: int) -> WeightedSamples:
-        """Returns the chains' states for the x that was fitted; see `EStep.posterior`.
-
-        Raises:
-            ValueError: If `fit` has not been called on as many observations.
-        """
-        if self.z is None or len(self.z) != len(x) * self.chains:
-            raise ValueError("Metropolis chains belong to the observations they were fitted on.")
-        return WeightedSamples.equal(self.z.view(len(x), self.chains, -1))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the chains too; see `EStep.state_dict`."""
-        return {**super().state_dict(), "z": self.z}
+        return z, {"acceptance": accepted.item() / self.moves}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` returned."""
         super().load_state_dict(state)
         self.reward.evaluations = state["likelihood_evaluations"]
-        self.z = state["z"]
 
 
 def require_table(num_structures: int) -> None:

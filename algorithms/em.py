@@ -26,6 +26,7 @@ class EM(Learner, Generic[ModelT]):
         m_step: MStep,
         *,
         posterior_samples: int = 1,
+        m_step_points: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Takes the parts.
@@ -36,12 +37,15 @@ class EM(Learner, Generic[ModelT]):
             m_step: How the parameters are improved.
             posterior_samples: Structures for each observation that the M-step sees, where the
                 E-step draws them.
+            m_step_points: How many observations the M-step sees, drawn anew each time; all by
+                default, and where an E-step's samples belong to the observations it was fitted on.
             generator: The parts' source of randomness, kept here to be saved and restored.
         """
         self.model = model
         self.e_step = e_step
         self.m_step = m_step
         self.posterior_samples = posterior_samples
+        self.m_step_points = m_step_points
         self.generator = generator
         self.updates = 0
 
@@ -53,7 +57,11 @@ class EM(Learner, Generic[ModelT]):
     def update(self, x: Tensor) -> dict[str, float]:
         """Makes one E-step and one M-step on x `[N, ...]`; see `Learner.update`."""
         metrics = self.e_step.fit(x, self.updates)
-        self.m_step.step(x, self.e_step.posterior(x, self.posterior_samples))
+        seen = x
+        if self.m_step_points is not None and self.m_step_points < len(x):
+            order = torch.randperm(len(x), generator=self.generator, device=x.device)
+            seen = x[order[: self.m_step_points]]
+        self.m_step.step(seen, self.e_step.posterior(seen, self.posterior_samples))
         self.model.mark_updated()
         self.updates += 1
         return metrics

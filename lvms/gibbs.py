@@ -16,6 +16,7 @@ def gibbs_sweep(
     x: Tensor,
     z: Tensor,
     generator: torch.Generator | None = None,
+    beta: float = 1.0,
 ) -> Tensor:
     """Redraws each variable in turn given all the others (Geman and Geman 1984).
 
@@ -28,6 +29,7 @@ def gibbs_sweep(
         z: Complete states, int64 `[N, V]`; at least one value of each variable must have a
             positive joint probability beside the others.
         generator: Source of randomness.
+        beta: The power of p(z | x) that is sampled instead, positive.
 
     Returns:
         The next states, int64 `[N, V]`, a new tensor.
@@ -40,7 +42,7 @@ def gibbs_sweep(
         candidates = z.repeat_interleave(size, 0)
         candidates[:, variable] = torch.arange(size, device=z.device).repeat(len(z))
         log_joint = model.log_joint(x.repeat_interleave(size, 0), candidates).view(-1, size)
-        draw = torch.multinomial(log_joint.softmax(-1), 1, generator=generator)
+        draw = torch.multinomial((beta * log_joint).softmax(-1), 1, generator=generator)
         z[:, variable] = draw.squeeze(-1)
     return z
 

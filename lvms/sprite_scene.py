@@ -239,7 +239,7 @@ class SpriteScene(LatentVariableModel):
         for later in range(self.pieces):
             # What is above hides this piece wherever it is, whichever sprites it shows.
             above = (1, self.layout.num_places) * later
-            scores = self._placed_scores(x, later).unflatten(-1, (*above, 1))
+            scores = self._placed_scores(x, later).movedim(0, 2).unflatten(-1, (*above, 1))
             table = table.view(len(x), 1, 1, *(self.sprites, self.layout.num_places) * later, 1)
             table = (scores + table).flatten(1)
         return table
@@ -334,19 +334,19 @@ class SpriteScene(LatentVariableModel):
         return torch.cat([on, visible], -1) @ self._weights()
 
     def _placed_scores(self, x: Tensor, later: int) -> Tensor:
-        """The same for all places of a piece and of those after it, float `[B, K, L, L^later]`."""
+        """The same for all places of a piece and of those after it, float `[L, B, K, L^later]`."""
         place = torch.arange(self.layout.num_places, device=x.device)
         under = self.layout.look(x.flatten(1), place.expand(len(x), -1))
         on, always = self._weights().T.unflatten(1, (2, -1)).unbind(1)
         # `[L, B, K, S^2]`: of each cell, were it seen.
         cell = under.transpose(0, 1)[:, :, None] * on + always
         score = cell.flatten(1, 2) @ self.layout.visible_table(later).transpose(1, 2)
-        return score.unflatten(1, (len(x), self.sprites)).movedim(0, 2)
+        return score.unflatten(1, (len(x), self.sprites))
 
     def _log_placed(self, x: Tensor) -> Tensor:
         """Log p(x, places), summed over the sprites, float `[B, L^P]`."""
         log_placed = (self._log_prior + self._log_background(x))[:, None]
         for later in range(self.pieces):
-            piece = self._placed_scores(x, later).logsumexp(1)
-            log_placed = (piece + log_placed[:, None]).flatten(1)
+            piece = self._placed_scores(x, later).logsumexp(2)
+            log_placed = (piece + log_placed).movedim(0, 1).flatten(1)
         return log_placed

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING
 
 from algorithms.em import EM
 from algorithms.gflownet_e_step import GFlowNetEStep
 from benchmarks.em.contest import CONTEST
+from benchmarks.em.equal_time import EXPLANATION, EqualTime
 from benchmarks.em.learner import POSTERIORS
 from benchmarks.em.problem import M_LEARNING_RATE, M_STEPS
 from benchmarks.posterior.drawings import draw_posteriors
 from benchmarks.report.against import against as compare_with
 from benchmarks.report.comparison import Comparison, about_suite, how_to_read
-from benchmarks.report.document import Block, Document, Figure, Paragraph, Section
+from benchmarks.report.document import (
+    Block,
+    Document,
+    Entry,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+)
 from benchmarks.report.learning_curves import learning_curves
 from benchmarks.report.ranking_tables import metrics_table
 from benchmarks.report.reference import Reference
@@ -57,6 +67,10 @@ def make_document(suite: EMSuite, folder: RunFolder, reference: Reference | None
                 "without measurements.",
                 BESIDE,
             ),
+        ),
+        Section(
+            "At equal CPU time",
+            comparison.by_task(lambda task: [_equal_time(comparison, task)]),
         ),
         Section(
             "Learning curves",
@@ -106,6 +120,22 @@ def _curves(comparison: Comparison, task: str) -> list[Block]:
             reference,
         )
     ]
+
+
+def _equal_time(comparison: Comparison, task: str) -> Table:
+    """Compares a task's methods at equal CPU time."""
+    equal = EqualTime.of(comparison.folder, comparison.on(task))
+    rows = [
+        [
+            Entry(name),
+            *(
+                Entry(str(gap), None if isnan(gap.mean) else gap.mean, mark="best" * gap.best)
+                for gap in equal.of_method(name)
+            ),
+        ]
+        for name in equal.gaps
+    ]
+    return Table(["method", *equal.headers], rows, EXPLANATION)
 
 
 def _drawing(suite: EMSuite, comparison: Comparison, task: str) -> list[Block]:

@@ -22,13 +22,17 @@ LINES = {
     "wake-sleep": Line("#D55E00", (0, (1, 1)), "<"),
     "reweighted-wake-sleep": Line("#000000", (0, (6, 2, 1, 2)), ">"),
     "marginalisation": Line("#999999", (0, (8, 2)), "x"),
+    "gibbs-em": Line("#117733", (0, (1, 2)), "p"),
+    "gflownet-em-weighted": Line("#F0027F", (0, (9, 1)), "h"),
+    "reinforce-em": Line("#6A3D9A", (0, (4, 1, 1, 1)), "1"),
+    "reinforce-em-weighted": Line("#B15928", (0, (2, 2)), "2"),
 }
 """The lines of the methods of this package; most colours are those of Okabe and Ito."""
 
 OTHERS = (
     Line("#332288", (0, (2, 1)), "P"),
     Line("#44AA99", (0, (7, 1, 2, 1)), "*"),
-    Line("#AA4499", (0, (4, 3)), "h"),
+    Line("#AA4499", (0, (4, 3)), "H"),
     Line("#999933", (0, (1, 3)), "X"),
 )
 """The lines of other methods, in turn."""

@@ -13,14 +13,16 @@ from algorithms.em import EM, ModelT
 from algorithms.exploration import EpsilonUniform, Exploration, OnPolicy
 from algorithms.forward_kl import ForwardKL
 from algorithms.gflownet_e_step import GFlowNetEStep
+from algorithms.gibbs_e_step import GibbsEStep
 from algorithms.marginalisation import Marginalisation
 from algorithms.mixture import Mixture
 from algorithms.objective import Objective
 from algorithms.objectives import objectives
 from algorithms.residual_loss import Huber
+from algorithms.reverse_kl import ReverseKL
 from algorithms.reweighted_e_step import ReweightedEStep
 from algorithms.reweighted_wake import ReweightedWake
-from algorithms.schedule import Exponential
+from algorithms.schedule import Exponential, Schedule
 from algorithms.sleep import Sleep
 from algorithms.tempered_reward import TemperedReward
 from benchmarks.em.problem import Problem, adam
@@ -33,6 +35,7 @@ em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
 em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
 em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
 em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
+em_methods.register("gibbs-em", "benchmarks.em.methods:gibbs_em")
 em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
 em_methods.register(
     "gflownet-em-sleep",
@@ -41,6 +44,9 @@ em_methods.register(
     sleep=0.5,
     samples_per_x=8,  # as many from the data as gflownet-em has, and as many dreams
 )
+em_methods.register("gflownet-em-weighted", "benchmarks.em.methods:gflownet_em", weighted=True)
+em_methods.register("reinforce-em", "benchmarks.em.methods:reinforce_em")
+em_methods.register("reinforce-em-weighted", "benchmarks.em.methods:reinforce_em", weighted=True)
 em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
 em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
 em_methods.register("marginalisation", "benchmarks.em.methods:marginalisation")
@@ -72,7 +78,16 @@ def mean_field_em(problem: Problem[ModelT], sweeps: int = 10) -> EM[ModelT]:
 def monte_carlo_em(problem: Problem[ModelT], moves: int = 20, samples: int = 1) -> EM[ModelT]:
     """EM with Metropolis chains that go on from one E-step to the next."""
     return problem.em(
-        MetropolisEStep(problem.model, moves, samples, problem.generator), posterior_samples=samples
+        MetropolisEStep(problem.model, moves, samples, problem.generator, problem.beta),
+        posterior_samples=samples,
+    )
+
+
+def gibbs_em(problem: Problem[ModelT], sweeps: int = 1, samples: int = 1) -> EM[ModelT]:
+    """EM with Gibbs chains that go on from one E-step to the next."""
+    return problem.em(
+        GibbsEStep(problem.model, sweeps, samples, problem.generator, problem.beta),
+        posterior_samples=samples,
     )
 
 
@@ -91,8 +106,7 @@ def gflownet_em(
     sleep: float = 0.0,
     epsilon: float = 0.1,
     huber_delta: float = 5.0,
-    beta: float = 1.0,
-    beta_iterations: int = 15,
+    weighted: bool = False,
     **training: Any,
 ) -> EM[ModelT]:
     """EM with a GFlowNet that is trained to sample the posterior.
@@ -104,9 +118,7 @@ def gflownet_em(
             compares trajectories of one observation, as vargrad does, cannot have any.
         epsilon: The share of uniform actions in the others.
         huber_delta: Residuals beyond this cost linearly, nats.
-        beta: The power of the reward in the first E-step, rising to 1. Below 1 it saves mixtures
-            from poor optima, but other models forget their start, some of them for good.
-        beta_iterations: Over how many EM iterations it rises.
+        weighted: Whether the M-step sees importance-weighted samples; see `ReweightedEStep`.
         **training: See `amortised_em`.
     """
     exploration: Exploration = EpsilonUniform(epsilon)
@@ -115,9 +127,17 @@ def gflownet_em(
     return amortised_em(
         problem,
         objectives.make(objective, residual_loss=Huber(huber_delta)),
-        annealed(exploration, beta, beta_iterations),
+        annealed(exploration, problem.beta),
+        e_step=ReweightedEStep if weighted else GFlowNetEStep,
         **training,
     )
+
+
+def reinforce_em(problem: Problem[ModelT], weighted: bool = False, **training: Any) -> EM[ModelT]:
+    """Variational EM: a policy that REINFORCE brings closer to the posterior in reverse KL."""
+    e_step = ReweightedEStep if weighted else GFlowNetEStep
+    exploration = annealed(OnPolicy(), problem.beta)
+    return amortised_em(problem, ReverseKL(), exploration, e_step=e_step, **training)
 
 
 def wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
@@ -127,12 +147,13 @@ def wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
 
 def reweighted_wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
-    return amortised_em(problem, ReweightedWake(), OnPolicy(), e_step=ReweightedEStep, **training)
+    exploration = annealed(OnPolicy(), problem.beta)
+    return amortised_em(problem, ReweightedWake(), exploration, e_step=ReweightedEStep, **training)
 
 
-def annealed(exploration: Exploration, beta: float, iterations: int) -> TemperedReward:
-    """Raises the reward to a power that rises from `beta` to 1 over the first EM iterations."""
-    return TemperedReward(exploration, Exponential(beta, 1.0, iterations), per_m_step=True)
+def annealed(exploration: Exploration, beta: Schedule | float) -> TemperedReward:
+    """Raises the reward to a power that a schedule moves over EM iterations."""
+    return TemperedReward(exploration, beta, per_m_step=True)
 
 
 def amortised_em(
@@ -142,34 +163,35 @@ def amortised_em(
     *,
     alternation: Alternation | None = None,
     hidden: int = 64,
-    layers: int = 1,
     learning_rate: tuple[float, float] = (0.03, 0.003),
     batch_size: int = 256,
     samples_per_x: int = 4,
     min_log_reward: float = -float("inf"),
     posterior_samples: int = 4,
+    m_step_points: int | None = None,
     e_step: type[GFlowNetEStep] = GFlowNetEStep,
 ) -> EM[ModelT]:
-    """Makes EM whose E-step trains a perceptron on observations that are vectors.
+    """Makes EM whose E-step trains the problem's policy network.
 
     Args:
         problem: What is learned.
         objective: The policy's loss.
         exploration: Where its trajectories come from.
         alternation: How long each E-step lasts; as the problem has it by default.
-        hidden: The width of each hidden layer.
-        layers: How many there are.
+        hidden: The width of its hidden layers.
         learning_rate: Adam's, first and last, falling by a constant factor an iteration.
         batch_size: Observations an update.
         samples_per_x: Trajectories for each observation of an update.
         min_log_reward: Lower log rewards are raised to this, nats.
         posterior_samples: Structures for each observation that the M-step sees.
+        m_step_points: How many observations the M-step sees, drawn anew each time; all by default.
         e_step: What makes samples of the policy's structures.
 
     Raises:
         UserError: See `GFlowNetEStep`.
     """
-    policy = make_policy(problem.model, problem.x, problem.generator.initial_seed(), hidden, layers)
+    seed = problem.generator.initial_seed()
+    policy = make_policy(problem.model, problem.x, seed, problem.policy, hidden=hidden)
     trained = e_step(
         problem.model,
         policy,
@@ -182,4 +204,4 @@ def amortised_em(
         min_log_reward=min_log_reward,
         generator=problem.generator,
     )
-    return problem.em(trained, posterior_samples)
+    return problem.em(trained, posterior_samples, m_step_points)

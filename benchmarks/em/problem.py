@@ -9,6 +9,7 @@ from torch import Tensor
 from algorithms.e_step import EStep
 from algorithms.em import EM, ModelT
 from algorithms.m_step import ClosedForm, GradientAscent, MStep
+from algorithms.schedule import Schedule
 from lvms.model import ClosedFormMStep, LatentVariableModel
 
 M_LEARNING_RATE, M_STEPS = 0.05, 10
@@ -27,6 +28,8 @@ class Problem(Generic[ModelT]):
         generator: The source of everything random, seeded for this method alone.
         e_updates: Policy updates of an E-step, for methods that train a policy.
         first_e_updates: The same of the first E-step, before which the policy is uniform.
+        policy: A registered policy network, for the same methods.
+        beta: The power of the posterior that sampling E-steps aim at, over EM iterations.
     """
 
     model: ModelT
@@ -36,17 +39,22 @@ class Problem(Generic[ModelT]):
     generator: torch.Generator
     e_updates: int = 20
     first_e_updates: int = 200
+    policy: str = "mlp"
+    beta: Schedule | float = 1.0
 
     @property
     def num_structures(self) -> int:
         """How many structures an observation has."""
         return self.model.env.num_structures(self.model.context(self.x)[0])
 
-    def em(self, e_step: EStep, posterior_samples: int = 1) -> EM[ModelT]:
+    def em(
+        self, e_step: EStep, posterior_samples: int = 1, m_step_points: int | None = None
+    ) -> EM[ModelT]:
         """Makes EM with an E-step of `model`; see `EM`."""
         return EM(
             self.model, e_step, self.m_step,
-            posterior_samples=posterior_samples, generator=self.generator,
+            posterior_samples=posterior_samples, m_step_points=m_step_points,
+            generator=self.generator,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from benchmarks.em.contest import CONTEST
+from benchmarks.em.equal_time import EXPLANATION, EqualTime, Gap
 from benchmarks.em.lines import lines_of
 from benchmarks.em.sweep import EMCell
 from benchmarks.report.learning_curves import read_curves
@@ -48,6 +49,9 @@ def write(
     """
     found = read(CONTEST, folder, [cell for cell in suite.cells if cell not in failures])
     table = make_table(suite, found, failures)
+    equal_time = make_equal_time_table(suite, folder, found)
+    if equal_time:
+        table = f"{table}\n\n{equal_time}"
     folder.write_text("table.md", table + "\n")
     pictures = []
     for task in suite.options.tasks:
@@ -102,6 +106,24 @@ def make_table(suite: EMSuite, found: Sequence[Combination], failures: Mapping[E
         lines += ["", "Failed:", ""]
         lines += [f"- {cell.title}: {reason}" for cell, reason in failures.items()]
     return "\n".join(lines)
+
+
+def make_equal_time_table(suite: EMSuite, folder: RunFolder, found: Sequence[Combination]) -> str:
+    """Compares the methods of each task at equal CPU time; empty where none has several."""
+    tables = []
+    for task in suite.options.tasks:
+        runs = [one for one in found if one.task == task]
+        if len(runs) > 1:
+            equal = EqualTime.of(folder, runs)
+            rows = [[task, name, *map(_marked, equal.of_method(name))] for name in equal.gaps]
+            headers = ["task", "method", *equal.headers]
+            tables.append(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    return "\n\n".join([EXPLANATION, *tables]) if tables else ""
+
+
+def _marked(gap: Gap) -> str:
+    """Puts the smallest gap in bold type."""
+    return f"**{gap}**" if gap.best else str(gap)
 
 
 def _shown(one: Combination, metric: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from algorithms.policies import policies
+from algorithms.schedule import Exponential
 from benchmarks.em import report, sweep
 from benchmarks.em.contest import CONTEST
 from benchmarks.em.learner import EMLearner
@@ -65,8 +67,11 @@ class EMSuite(Task):
         for name in sweep.POSITIVE:
             if getattr(options, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1.")
+        if not 0 < options.beta <= 1:
+            raise UserError(f"--beta must be above 0 and at most 1; got {options.beta}.")
         require_names("tasks", options.tasks, models)
         require_names("methods", options.methods, em_methods)
+        require_names("policy", [options.policy], policies)
         self.evaluate_every = options.every
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         self._data = {key: self._draw_data(*key) for key in product(options.tasks, seeds)}
@@ -104,6 +109,8 @@ class EMSuite(Task):
             torch.Generator().manual_seed(own_seed),
             self.options.e_updates,
             self.options.first_e_updates,
+            self.options.policy,
+            Exponential(self.options.beta, 1.0, self.options.beta_iterations),
         )
         learner = em_methods.make(cell.method, problem)
         return EMLearner(learner, problem, data.test, data.true_log_likelihood)

@@ -9,6 +9,7 @@ from benchmarks.task import Cell
 
 POSITIVE = (
     "seeds", "iterations", "every", "points", "test_points", "e_updates", "first_e_updates",
+    "beta_iterations",
 )  # fmt: skip
 """Options that must be at least 1."""
 
@@ -60,6 +61,11 @@ class Options:
     test_points: int = option(2000, "observations to be judged by")
     e_updates: int = option(20, "policy updates of an E-step, where a policy is trained")
     first_e_updates: int = option(200, "the same of the first E-step, from a uniform policy")
+    policy: str = option("mlp", "registered policy network, the same for every method with one")
+    beta: float = option(
+        1.0, "power of the posterior that sampling E-steps aim at first, rising to 1"
+    )
+    beta_iterations: int = option(15, "EM iterations over which it rises")
 
 
 presets: Mapping[str, Mapping[str, Any]] = {}

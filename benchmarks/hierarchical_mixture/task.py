@@ -21,7 +21,7 @@ from algorithms.exploration import EpsilonUniform
 from algorithms.m_step import ClosedForm, GradientAscent, MStep
 from algorithms.objectives import objectives
 from algorithms.residual_loss import Huber, Squared
-from algorithms.schedule import Linear
+from algorithms.schedule import Exponential, Linear
 from benchmarks.em import methods
 from benchmarks.em.e_step_table import e_step_total_variation
 from benchmarks.em.problem import Problem
@@ -210,7 +210,8 @@ class HierarchicalMixture(Task):
             problem,
             objectives.make(options.objective, backward, residual_loss),
             methods.annealed(
-                EpsilonUniform(options.epsilon), options.beta, options.beta_iterations
+                EpsilonUniform(options.epsilon),
+                Exponential(options.beta, 1.0, options.beta_iterations),
             ),
             alternation=alternation,
             hidden=options.hidden,

@@ -1,5 +1,7 @@
 """How every comparison of this package trains a policy at fixed theta."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,10 @@ from algorithms.alternation import FixedUpdates
 from algorithms.explorations import explorations
 from algorithms.gflownet_e_step import GFlowNetEStep
 from algorithms.metropolis import UniformPolicy
-from algorithms.mlp_policy import MLPPolicy
 from algorithms.objective import Objective
 from algorithms.objectives import objectives
+from algorithms.policies import policies
+from algorithms.policy import Policy
 from benchmarks.provenance import derive_seed
 from gfn_envs.errors import UserError
 from lvms.model import LatentVariableModel, PartialJoint
@@ -69,12 +72,20 @@ def make_e_step(
 
 
 def make_policy(
-    model: LatentVariableModel, x: Tensor, seed: int, hidden: int = 128, layers: int = 2
-) -> MLPPolicy:
-    """Makes the policy of a comparison for observations x `[B, ...]`, from a seed."""
+    model: LatentVariableModel, x: Tensor, seed: int, name: str = "mlp-2", **settings: Any
+) -> Policy:
+    """Makes the policy of a comparison.
+
+    Args:
+        model: The model whose posterior it samples.
+        x: Observations, `[B, ...]`.
+        seed: Of its weights.
+        name: A registered policy.
+        **settings: Of its network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MLPPolicy(model.env, x_size=x[0].numel(), hidden=hidden, layers=layers)
+        return policies.make(name, model.env, x_size=x[0].numel(), **settings)
 
 
 def make_objective(name: str, model: LatentVariableModel) -> Objective:

@@ -54,7 +54,9 @@ def numbers(path):
         )
     found["summary"] = without_time(json.loads((path / "summary.json").read_text()))
     # Without the last column, CPU s; the dashes below the head are as many as the times are wide.
-    rows = [row.rsplit("|", 2)[0] for row in (path / "table.md").read_text().splitlines()]
+    # The second table is of equal CPU times.
+    table = (path / "table.md").read_text().partition("Gap to truth at equal CPU time")[0]
+    rows = [row.rsplit("|", 2)[0] for row in table.splitlines()]
     found["table"] = [row for row in rows if not row.startswith("|--")]
     return found
 
@@ -317,7 +319,8 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
 
 def test_the_default_grid():
     suite = EMSuite(Options())
-    assert set(suite.options.methods) == set(em_methods)
+    more = {"gibbs-em", "gflownet-em-weighted", "reinforce-em", "reinforce-em-weighted"}
+    assert set(em_methods) - set(suite.options.methods) == more
     assert len(suite.cells) == len(TASKS) * len(METHODS) * suite.options.seeds
     assert len({cell.folder for cell in suite.cells}) == len(suite.cells)
 
@@ -326,7 +329,7 @@ def test_the_default_grid():
 
 
 def test_the_table_shows_means_and_the_best(whole_run):
-    text = (whole_run / "table.md").read_text()
+    text = (whole_run / "table.md").read_text().partition("\n\nExact log-likelihoods")[0]
     rows = [[w.strip() for w in line.split("|")[1:-1]] for line in text.splitlines()
             if line.startswith("|")][2:]  # fmt: skip
     assert len(rows) == len(TASKS) * (len(METHODS) + 1)
@@ -362,10 +365,10 @@ def test_the_pictures_are_not_blank(whole_run, task):
 
 
 def test_every_method_has_a_line_of_its_own():
-    methods = [*METHODS, "mine", "yours"]
+    methods = [*em_methods, "mine", "yours"]
     lines = lines_of(methods)
     assert list(lines) == methods
-    assert set(METHODS) == set(LINES)
+    assert set(em_methods) == set(LINES)
     for part in ("colour", "dashes", "marker"):
-        assert len({getattr(line, part) for line in [*LINES.values(), *OTHERS]}) == 13
+        assert len({getattr(line, part) for line in [*LINES.values(), *OTHERS]}) == 17
     assert [lines["mine"], lines["yours"]] == list(OTHERS[:2])
