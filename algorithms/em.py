@@ -26,7 +26,7 @@ class EM(Learner, Generic[ModelT]):
         m_step: MStep,
         *,
         posterior_samples: int = 1,
-        m_step_points: int | None = None,
+        m_step_points: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         """Takes the parts.
@@ -37,8 +37,8 @@ class EM(Learner, Generic[ModelT]):
             m_step: How the parameters are improved.
             posterior_samples: Structures for each observation that the M-step sees, where the
                 E-step draws them.
-            m_step_points: How many observations the M-step sees, drawn anew each time; all by
-                default, and where an E-step's samples belong to the observations it was fitted on.
+            m_step_points: How many observations the M-step sees, drawn anew each time; 0: all, as
+                it must where the E-step's samples belong to the observations it was fitted on.
             generator: The parts' source of randomness, kept here to be saved and restored.
         """
         self.model = model
@@ -58,7 +58,7 @@ class EM(Learner, Generic[ModelT]):
         """Makes one E-step and one M-step on x `[N, ...]`; see `Learner.update`."""
         metrics = self.e_step.fit(x, self.updates)
         seen = x
-        if self.m_step_points is not None and self.m_step_points < len(x):
+        if 0 < self.m_step_points < len(x):
             order = torch.randperm(len(x), generator=self.generator, device=x.device)
             seen = x[order[: self.m_step_points]]
         self.m_step.step(seen, self.e_step.posterior(seen, self.posterior_samples))

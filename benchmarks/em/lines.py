@@ -22,8 +22,10 @@ LINES = {
     "wake-sleep": Line("#D55E00", (0, (1, 1)), "<"),
     "reweighted-wake-sleep": Line("#000000", (0, (6, 2, 1, 2)), ">"),
     "marginalisation": Line("#999999", (0, (8, 2)), "x"),
+    "monte-carlo-em-1": Line("#66A61E", (0, (3, 3)), "8"),
     "gibbs-em": Line("#117733", (0, (1, 2)), "p"),
     "gflownet-em-weighted": Line("#F0027F", (0, (9, 1)), "h"),
+    "reweighted-wake-sleep-tempered": Line("#1F78B4", (0, (5, 3)), "X"),
     "reinforce-em": Line("#6A3D9A", (0, (4, 1, 1, 1)), "1"),
     "reinforce-em-weighted": Line("#B15928", (0, (2, 2)), "2"),
 }
@@ -33,7 +35,7 @@ OTHERS = (
     Line("#332288", (0, (2, 1)), "P"),
     Line("#44AA99", (0, (7, 1, 2, 1)), "*"),
     Line("#AA4499", (0, (4, 3)), "H"),
-    Line("#999933", (0, (1, 3)), "X"),
+    Line("#999933", (0, (1, 3)), "3"),
 )
 """The lines of other methods, in turn."""
 

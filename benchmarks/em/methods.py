@@ -31,10 +31,17 @@ from gfn_envs.catalogue import Catalogue
 
 em_methods = Catalogue("EM method")
 
+TEMPERED = {
+    "last_beta": 0.5, "learning_rate": (0.02, 0.003), "batch_size": 128, "samples_per_x": 8,
+}  # fmt: skip
+"""Settings of methods whose M-step sees importance-weighted samples: a policy that stays flatter
+than the posterior proposes better, and the weights correct for it."""
+
 em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
 em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
 em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
 em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
+em_methods.register("monte-carlo-em-1", "benchmarks.em.methods:monte_carlo_em", samples=1)
 em_methods.register("gibbs-em", "benchmarks.em.methods:gibbs_em")
 em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
 em_methods.register(
@@ -44,11 +51,22 @@ em_methods.register(
     sleep=0.5,
     samples_per_x=8,  # as many from the data as gflownet-em has, and as many dreams
 )
-em_methods.register("gflownet-em-weighted", "benchmarks.em.methods:gflownet_em", weighted=True)
+em_methods.register(
+    "gflownet-em-weighted",
+    "benchmarks.em.methods:gflownet_em",
+    weighted=True,
+    epsilon=0.01,
+    **TEMPERED,
+)
 em_methods.register("reinforce-em", "benchmarks.em.methods:reinforce_em")
-em_methods.register("reinforce-em-weighted", "benchmarks.em.methods:reinforce_em", weighted=True)
+em_methods.register(
+    "reinforce-em-weighted", "benchmarks.em.methods:reinforce_em", weighted=True, **TEMPERED
+)
 em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
 em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
+em_methods.register(
+    "reweighted-wake-sleep-tempered", "benchmarks.em.methods:reweighted_wake_sleep", **TEMPERED
+)
 em_methods.register("marginalisation", "benchmarks.em.methods:marginalisation")
 
 
@@ -78,7 +96,7 @@ def mean_field_em(problem: Problem[ModelT], sweeps: int = 10) -> EM[ModelT]:
 def monte_carlo_em(problem: Problem[ModelT], moves: int = 20, samples: int = 1) -> EM[ModelT]:
     """EM with Metropolis chains that go on from one E-step to the next."""
     return problem.em(
-        MetropolisEStep(problem.model, moves, samples, problem.generator, problem.beta),
+        MetropolisEStep(problem.model, moves, samples, problem.generator, problem.annealing()),
         posterior_samples=samples,
     )
 
@@ -86,7 +104,7 @@ def monte_carlo_em(problem: Problem[ModelT], moves: int = 20, samples: int = 1) 
 def gibbs_em(problem: Problem[ModelT], sweeps: int = 1, samples: int = 1) -> EM[ModelT]:
     """EM with Gibbs chains that go on from one E-step to the next."""
     return problem.em(
-        GibbsEStep(problem.model, sweeps, samples, problem.generator, problem.beta),
+        GibbsEStep(problem.model, sweeps, samples, problem.generator, problem.annealing()),
         posterior_samples=samples,
     )
 
@@ -107,6 +125,7 @@ def gflownet_em(
     epsilon: float = 0.1,
     huber_delta: float = 5.0,
     weighted: bool = False,
+    last_beta: float = 1.0,
     **training: Any,
 ) -> EM[ModelT]:
     """EM with a GFlowNet that is trained to sample the posterior.
@@ -119,6 +138,8 @@ def gflownet_em(
         epsilon: The share of uniform actions in the others.
         huber_delta: Residuals beyond this cost linearly, nats.
         weighted: Whether the M-step sees importance-weighted samples; see `ReweightedEStep`.
+        last_beta: The power of the posterior that the policy aims at in the end; below 1 the
+            samples should be weighted.
         **training: See `amortised_em`.
     """
     exploration: Exploration = EpsilonUniform(epsilon)
@@ -127,16 +148,18 @@ def gflownet_em(
     return amortised_em(
         problem,
         objectives.make(objective, residual_loss=Huber(huber_delta)),
-        annealed(exploration, problem.beta),
+        annealed(exploration, problem.annealing(last_beta)),
         e_step=ReweightedEStep if weighted else GFlowNetEStep,
         **training,
     )
 
 
-def reinforce_em(problem: Problem[ModelT], weighted: bool = False, **training: Any) -> EM[ModelT]:
+def reinforce_em(
+    problem: Problem[ModelT], weighted: bool = False, last_beta: float = 1.0, **training: Any
+) -> EM[ModelT]:
     """Variational EM: a policy that REINFORCE brings closer to the posterior in reverse KL."""
     e_step = ReweightedEStep if weighted else GFlowNetEStep
-    exploration = annealed(OnPolicy(), problem.beta)
+    exploration = annealed(OnPolicy(), problem.annealing(last_beta))
     return amortised_em(problem, ReverseKL(), exploration, e_step=e_step, **training)
 
 
@@ -145,9 +168,11 @@ def wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
     return amortised_em(problem, ForwardKL(), Sleep(), **training)
 
 
-def reweighted_wake_sleep(problem: Problem[ModelT], **training: Any) -> EM[ModelT]:
+def reweighted_wake_sleep(
+    problem: Problem[ModelT], last_beta: float = 1.0, **training: Any
+) -> EM[ModelT]:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
-    exploration = annealed(OnPolicy(), problem.beta)
+    exploration = annealed(OnPolicy(), problem.annealing(last_beta))
     return amortised_em(problem, ReweightedWake(), exploration, e_step=ReweightedEStep, **training)
 
 
@@ -167,8 +192,6 @@ def amortised_em(
     batch_size: int = 256,
     samples_per_x: int = 4,
     min_log_reward: float = -float("inf"),
-    posterior_samples: int = 4,
-    m_step_points: int | None = None,
     e_step: type[GFlowNetEStep] = GFlowNetEStep,
 ) -> EM[ModelT]:
     """Makes EM whose E-step trains the problem's policy network.
@@ -183,8 +206,6 @@ def amortised_em(
         batch_size: Observations an update.
         samples_per_x: Trajectories for each observation of an update.
         min_log_reward: Lower log rewards are raised to this, nats.
-        posterior_samples: Structures for each observation that the M-step sees.
-        m_step_points: How many observations the M-step sees, drawn anew each time; all by default.
         e_step: What makes samples of the policy's structures.
 
     Raises:
@@ -204,4 +225,4 @@ def amortised_em(
         min_log_reward=min_log_reward,
         generator=problem.generator,
     )
-    return problem.em(trained, posterior_samples, m_step_points)
+    return problem.em(trained, problem.posterior_samples, problem.m_step_points)

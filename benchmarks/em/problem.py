@@ -9,7 +9,7 @@ from torch import Tensor
 from algorithms.e_step import EStep
 from algorithms.em import EM, ModelT
 from algorithms.m_step import ClosedForm, GradientAscent, MStep
-from algorithms.schedule import Schedule
+from algorithms.schedule import Exponential, Schedule
 from lvms.model import ClosedFormMStep, LatentVariableModel
 
 M_LEARNING_RATE, M_STEPS = 0.05, 10
@@ -28,8 +28,11 @@ class Problem(Generic[ModelT]):
         generator: The source of everything random, seeded for this method alone.
         e_updates: Policy updates of an E-step, for methods that train a policy.
         first_e_updates: The same of the first E-step, before which the policy is uniform.
+        posterior_samples: Structures for each observation that the M-step sees, for the same.
+        m_step_points: How many observations it sees then, drawn anew each time; 0: all.
         policy: A registered policy network, for the same methods.
-        beta: The power of the posterior that sampling E-steps aim at, over EM iterations.
+        beta: The power of the posterior that sampling E-steps aim at first.
+        beta_iterations: Over how many EM iterations it rises.
     """
 
     model: ModelT
@@ -39,17 +42,22 @@ class Problem(Generic[ModelT]):
     generator: torch.Generator
     e_updates: int = 20
     first_e_updates: int = 200
+    posterior_samples: int = 4
+    m_step_points: int = 0
     policy: str = "mlp"
-    beta: Schedule | float = 1.0
+    beta: float = 1.0
+    beta_iterations: int = 15
 
     @property
     def num_structures(self) -> int:
         """How many structures an observation has."""
         return self.model.env.num_structures(self.model.context(self.x)[0])
 
-    def em(
-        self, e_step: EStep, posterior_samples: int = 1, m_step_points: int | None = None
-    ) -> EM[ModelT]:
+    def annealing(self, last: float = 1.0) -> Schedule:
+        """Returns the power of the posterior over EM iterations, `last` in the end."""
+        return Exponential(self.beta, last, self.beta_iterations)
+
+    def em(self, e_step: EStep, posterior_samples: int = 1, m_step_points: int = 0) -> EM[ModelT]:
         """Makes EM with an E-step of `model`; see `EM`."""
         return EM(
             self.model, e_step, self.m_step,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from algorithms.policies import policies
-from algorithms.schedule import Exponential
 from benchmarks.em import report, sweep
 from benchmarks.em.contest import CONTEST
 from benchmarks.em.learner import EMLearner
@@ -67,6 +66,8 @@ class EMSuite(Task):
         for name in sweep.POSITIVE:
             if getattr(options, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1.")
+        if options.m_step_points < 0:
+            raise UserError("--m-step-points must be at least 0.")
         if not 0 < options.beta <= 1:
             raise UserError(f"--beta must be above 0 and at most 1; got {options.beta}.")
         require_names("tasks", options.tasks, models)
@@ -107,10 +108,13 @@ class EMSuite(Task):
             self.options.iterations,
             make_m_step(model),
             torch.Generator().manual_seed(own_seed),
-            self.options.e_updates,
-            self.options.first_e_updates,
-            self.options.policy,
-            Exponential(self.options.beta, 1.0, self.options.beta_iterations),
+            e_updates=self.options.e_updates,
+            first_e_updates=self.options.first_e_updates,
+            posterior_samples=self.options.posterior_samples,
+            m_step_points=self.options.m_step_points,
+            policy=self.options.policy,
+            beta=self.options.beta,
+            beta_iterations=self.options.beta_iterations,
         )
         learner = em_methods.make(cell.method, problem)
         return EMLearner(learner, problem, data.test, data.true_log_likelihood)

@@ -9,7 +9,7 @@ from benchmarks.task import Cell
 
 POSITIVE = (
     "seeds", "iterations", "every", "points", "test_points", "e_updates", "first_e_updates",
-    "beta_iterations",
+    "posterior_samples", "beta_iterations",
 )  # fmt: skip
 """Options that must be at least 1."""
 
@@ -61,6 +61,12 @@ class Options:
     test_points: int = option(2000, "observations to be judged by")
     e_updates: int = option(20, "policy updates of an E-step, where a policy is trained")
     first_e_updates: int = option(200, "the same of the first E-step, from a uniform policy")
+    posterior_samples: int = option(
+        4, "structures for each observation that an M-step sees, where a policy draws them"
+    )
+    m_step_points: int = option(
+        0, "observations that such an M-step sees, drawn anew each time; 0: all"
+    )
     policy: str = option("mlp", "registered policy network, the same for every method with one")
     beta: float = option(
         1.0, "power of the posterior that sampling E-steps aim at first, rising to 1"
@@ -68,4 +74,25 @@ class Options:
     beta_iterations: int = option(15, "EM iterations over which it rises")
 
 
-presets: Mapping[str, Mapping[str, Any]] = {}
+presets: Mapping[str, Mapping[str, Any]] = {
+    # A decoder that renders: nothing but log p(x, z) to learn from, and too many z for a table.
+    "sprites": {
+        "tasks": ("sprites-small",),
+        "methods": (
+            "gflownet-em",
+            "gflownet-em-weighted",
+            "reinforce-em",
+            "reinforce-em-weighted",
+            "reweighted-wake-sleep-tempered",
+            "monte-carlo-em-1",
+            "gibbs-em",
+        ),
+        "points": 4000,
+        "iterations": 100,
+        "posterior_samples": 32,
+        "m_step_points": 1000,
+        "policy": "additive",
+        "beta": 0.2,
+        "beta_iterations": 30,
+    },
+}

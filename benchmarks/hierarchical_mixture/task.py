@@ -122,7 +122,7 @@ class HierarchicalMixture(Task):
         model = self.make_model(cell.initialisation)
         problem = Problem(
             model, self.points.train, options.iterations, self._make_m_step(model),
-            torch.Generator().manual_seed(seed),
+            torch.Generator().manual_seed(seed), posterior_samples=options.posterior_samples,
         )  # fmt: skip
         match cell.method:
             case "exact-em":
@@ -219,5 +219,4 @@ class HierarchicalMixture(Task):
             batch_size=options.batch_size or len(problem.x),
             samples_per_x=options.samples_per_x,
             min_log_reward=options.min_log_reward,
-            posterior_samples=options.posterior_samples,
         )

@@ -4,6 +4,7 @@ from algorithms.exploration import EpsilonUniform
 from algorithms.explorations import explorations
 from algorithms.metropolis import UniformPolicy
 from algorithms.objectives import objectives
+from algorithms.policies import policies
 from gfn_envs import FactoredCategorical, UserError
 from gfn_envs.catalogue import Catalogue
 
@@ -27,6 +28,13 @@ def test_parts_are_made_with_their_defaults_and_overrides():
 def test_every_part_can_be_made_and_describes_itself(catalogue):
     for name, entry in catalogue.items():
         assert catalogue.make(name, *NEEDED.get(name, [])) is not None
+        assert entry.description.endswith(".")
+
+
+def test_every_policy_can_be_made_with_a_hidden_width():
+    for name, entry in policies.items():
+        policy = policies.make(name, FactoredCategorical((2, 3)), x_size=4, hidden=8)
+        assert policy.read_x.out_features == 8
         assert entry.description.endswith(".")
 
 

@@ -285,3 +285,23 @@ def test_a_long_e_step_samples_the_exact_posterior():
     log_q = policy_log_probs(model.env, e_step.policy, points)
     log_p = EnumeratedPosterior(model).log_posterior_table(points)
     assert (log_q.exp() - log_p.exp()).abs().sum(-1).mean() / 2 < 0.02
+
+
+def test_an_m_step_may_see_some_observations_drawn_anew():
+    model, generator = started_model(), torch.Generator().manual_seed(0)
+    seen = []
+
+    class Recording(ClosedForm):
+        def step(self, x, samples):
+            assert len(samples.z) == len(x)
+            seen.append(x)
+            super().step(x, samples)
+
+    em = EM(model, ExactEStep(model), Recording(model), m_step_points=50, generator=generator)
+    for _ in range(3):
+        em.update(POINTS)
+    assert [len(x) for x in seen] == [50, 50, 50]
+    assert len(torch.cat(seen).unique(dim=0)) > 100  # of 600, drawn without replacement each time
+    assert all(len(x.unique(dim=0)) == 50 for x in seen)
+    EM(model, ExactEStep(model), Recording(model), m_step_points=1000).update(POINTS)
+    assert torch.equal(seen[-1], POINTS)

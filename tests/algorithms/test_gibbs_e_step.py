@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from algorithms.e_step import MetropolisEStep
 from algorithms.em import EM
 from algorithms.gibbs_e_step import GibbsEStep
 from algorithms.m_step import ClosedForm
+from algorithms.schedule import Linear
 from gfn_envs import FactoredCategorical, UserError
 from lvms import HierarchicalGaussianMixture
 from tests.algorithms.models import TableModel
@@ -57,3 +59,17 @@ def test_it_goes_on_from_a_saved_state_exactly():
 def test_latents_of_another_kind_are_a_user_error_before_any_work():
     with pytest.raises(UserError, match="TableModel builds its own in Stairs"):
         GibbsEStep(TableModel(Stairs()))
+
+
+@pytest.mark.parametrize("make", [GibbsEStep, MetropolisEStep])
+def test_chains_may_sample_a_power_of_the_posterior_that_rises(make):
+    model = TableModel(FactoredCategorical((2, 3)), spread=1.5)
+    x, beta = model.observations(), Linear(0.3, 1.0, 10)
+    for m_steps, power in ((0, 0.3), (10, 1.0)):
+        e_step = make(model, 60, chains=5000, generator=torch.Generator().manual_seed(0), beta=beta)
+        e_step.fit(x, m_steps)
+        expected = (power * model.table.detach()).log_softmax(-1)
+        for row, z in enumerate(e_step.posterior(x, k=1).z):
+            assert_drawn_from(z, model.structures, expected[row])
+    with pytest.raises(UserError, match="beta must be a positive number"):
+        make(model, beta=0.0)

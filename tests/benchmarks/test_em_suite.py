@@ -319,7 +319,8 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
 
 def test_the_default_grid():
     suite = EMSuite(Options())
-    more = {"gibbs-em", "gflownet-em-weighted", "reinforce-em", "reinforce-em-weighted"}
+    more = {"gibbs-em", "gflownet-em-weighted", "monte-carlo-em-1", "reinforce-em",
+            "reinforce-em-weighted", "reweighted-wake-sleep-tempered"}  # fmt: skip
     assert set(em_methods) - set(suite.options.methods) == more
     assert len(suite.cells) == len(TASKS) * len(METHODS) * suite.options.seeds
     assert len({cell.folder for cell in suite.cells}) == len(suite.cells)
@@ -370,5 +371,5 @@ def test_every_method_has_a_line_of_its_own():
     assert list(lines) == methods
     assert set(em_methods) == set(LINES)
     for part in ("colour", "dashes", "marker"):
-        assert len({getattr(line, part) for line in [*LINES.values(), *OTHERS]}) == 17
+        assert len({getattr(line, part) for line in [*LINES.values(), *OTHERS]}) == 19
     assert [lines["mine"], lines["yours"]] == list(OTHERS[:2])
