@@ -14,7 +14,7 @@ from benchmarks.em.learner import EMLearner
 from benchmarks.em.lines import LINES, OTHERS, lines_of
 from benchmarks.em.methods import em_methods
 from benchmarks.em.suite import EMSuite
-from benchmarks.em.sweep import EMCell, Options
+from benchmarks.em.sweep import EMCell, Options, presets
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import open_run, run_task, start_run
 from lvms import LatentVariableModel, StartAtData
@@ -200,6 +200,37 @@ def test_every_method_goes_on_exactly(tmp_path, monkeypatch, whole_run, method):
         assert found[suite.cells[0].folder] == expected[suite.cells[0].folder]
 
 
+MORE = sorted(set(em_methods) - set(METHODS))
+
+SPRITES = {"tasks": ("sprites-tiny",), "seeds": 1, "policy": "additive", "beta": 0.3,
+           "beta_iterations": 3, "posterior_samples": 3, "m_step_points": 20}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MORE)
+def test_methods_beyond_the_default_ones_go_on_exactly(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    suite, whole = start(tmp_path / "whole", methods=(method,), **SPRITES)
+    run_task(suite, whole)
+    suite, folder = start(tmp_path / "stopped", methods=(method,), **SPRITES)
+    with monkeypatch.context() as patch:
+        stop_after(patch, LatentVariableModel, "mark_updated", 1 + 3, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(suite, folder)
+    resume(folder.path)
+    found, expected = numbers(folder.path), numbers(whole.path)
+    assert found[suite.cells[0].folder] == expected[suite.cells[0].folder]
+
+
+def test_the_m_step_sees_what_the_options_say():
+    suite = EMSuite(Options(**{**TINY, **SPRITES}, methods=("gflownet-em", "gibbs-em")))
+    amortised, chains = (suite.make_learner(cell).learner for cell in suite.cells)
+    assert (amortised.posterior_samples, amortised.m_step_points) == (3, 20)
+    assert (chains.posterior_samples, chains.m_step_points) == (1, 0)
+    assert type(amortised.e_step.policy).__name__ == "AdditivePolicy"
+    powers = [amortised.e_step.exploration.beta.at(i) for i in (0, 3)]
+    assert powers == [chains.e_step.beta.at(i) for i in (0, 3)] == [0.3, 1.0]
+
+
 def test_a_cell_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capfd):
     original = EMLearner.update
 
@@ -277,6 +308,12 @@ def test_sampled_e_steps_end_where_exact_em_does(method):
         ("--test-points -1", "--test-points must be at least 1"),
         ("--e-updates 0", "--e-updates must be at least 1"),
         ("--first-e-updates 0", "--first-e-updates must be at least 1"),
+        ("--posterior-samples 0", "--posterior-samples must be at least 1"),
+        ("--m-step-points -1", "--m-step-points must be at least 0"),
+        ("--policy mpl", "There is no policy 'mpl'. Did you mean mlp"),
+        ("--beta 0", "--beta must be above 0 and at most 1"),
+        ("--beta 1.5", "--beta must be above 0 and at most 1"),
+        ("--beta-iterations 0", "--beta-iterations must be at least 1"),
         ("--points 2 --tasks mixture-tiny", "Nothing to compare: 2 points are too few to start 4"),
         ("--tasks hmm-medium --methods exact-em", "Nothing to compare: "),
     ],
@@ -319,11 +356,19 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
 
 def test_the_default_grid():
     suite = EMSuite(Options())
-    more = {"gibbs-em", "gflownet-em-weighted", "monte-carlo-em-1", "reinforce-em",
-            "reinforce-em-weighted", "reweighted-wake-sleep-tempered"}  # fmt: skip
-    assert set(em_methods) - set(suite.options.methods) == more
+    assert set(em_methods) - set(suite.options.methods) == {
+        "gibbs-em", "gflownet-em-weighted", "monte-carlo-em-1", "reinforce-em",
+        "reinforce-em-weighted", "reweighted-wake-sleep-tempered",
+    }  # fmt: skip
     assert len(suite.cells) == len(TASKS) * len(METHODS) * suite.options.seeds
     assert len({cell.folder for cell in suite.cells}) == len(suite.cells)
+
+
+def test_presets_are_runnable_grids():
+    for preset in presets.values():
+        suite = EMSuite(Options(**{**preset, "points": 50, "test_points": 10, "seeds": 1}))
+        assert suite.left_out == {}
+        assert len(suite.cells) == len(preset["tasks"]) * len(preset["methods"])
 
 
 # -- the report -----------------------------------------------------------------------------------
