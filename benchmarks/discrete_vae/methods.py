@@ -90,7 +90,7 @@ def gflownet_em(
     """
     return amortised_em(
         problem,
-        problem.raster_policy(partition, autoregressive),
+        problem.make_policy(partition, autoregressive),
         objectives.make(objective),
         exploration=EpsilonUniform(epsilon) if epsilon else OnPolicy(),
         sleep=SleepPhase(sleep, sleep_weight) if sleep else None,
@@ -112,7 +112,7 @@ def warm_gflownet_em(
     """
     return WarmStart(
         problem.model,
-        problem.raster_policy(),
+        problem.make_raster_policy(),
         VarGrad(),
         relaxed_share=relaxed_share,
         sleep=SleepPhase(sleep, sleep_weight),
@@ -193,19 +193,19 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
             product over places, the amortised mean field.
         **training: See `amortised_em`.
     """
-    policy = problem.raster_policy(autoregressive=autoregressive)
+    policy = problem.make_policy(autoregressive=autoregressive)
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
 def reweighted_wake_sleep(problem: Problem, **training: Any) -> MinibatchEM:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
-    policy = problem.raster_policy()
+    policy = problem.make_policy()
     return amortised_em(problem, policy, ReweightedWake(), m_step="reweighted", **training)
 
 
 def vimco(problem: Problem, **training: Any) -> MinibatchEM:
     """The importance-weighted bound, ascended by VIMCO in the policy."""
-    policy = problem.raster_policy()
+    policy = problem.make_policy()
     return amortised_em(problem, policy, VIMCO(), m_step="reweighted", **training)
 
 
@@ -258,7 +258,7 @@ def gumbel_softmax(
     """
     return GumbelSoftmax(
         problem.model,
-        problem.raster_policy(autoregressive=autoregressive),
+        problem.make_raster_policy(autoregressive=autoregressive),
         policy_rate=problem.slowed(rate),
         model_rate=problem.slowed(rate),
         **problem.schedule,
@@ -273,6 +273,6 @@ def vq_vae(problem: Problem, decoder_share: float = 0.7) -> VQVAE:
         decoder_share: The share of the updates before that.
     """
     return VQVAE(
-        problem.model, problem.raster_policy(), VarGrad(), decoder_share=decoder_share,
+        problem.model, problem.make_raster_policy(), VarGrad(), decoder_share=decoder_share,
         **problem.schedule,
     )  # fmt: skip

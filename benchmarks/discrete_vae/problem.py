@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.code_grid_policy import RasterPolicy
+from algorithms.code_grid_policy import CodeGridPolicy, RasterPolicy
 from algorithms.schedule import Delayed, Exponential, Schedule
 from lvms.discrete_vae import DiscreteVAE
 
@@ -54,10 +54,28 @@ class Problem:
             "generator": self.generator,
         }
 
-    def raster_policy(
+    def make_policy(
+        self, partition: str = "per-image", autoregressive: bool = True
+    ) -> CodeGridPolicy:
+        """Makes the policy that all methods but the paper's share, for the order of the model.
+
+        See `RasterPolicy` and, for any order, `CodeGridPolicy`, which always sees other codes.
+        """
+        if autoregressive and not self.model.env.is_tree:
+            return CodeGridPolicy(
+                self.model.env, self.model.image_shape, self.channels, self.hidden,
+                partition=partition,
+            )  # fmt: skip
+        return self.make_raster_policy(partition, autoregressive)
+
+    def make_raster_policy(
         self, partition: str = "per-image", autoregressive: bool = True
     ) -> RasterPolicy:
-        """Makes the policy that all methods but the paper's share; see `RasterPolicy`."""
+        """Makes the policy of methods that need raster order; see `RasterPolicy`.
+
+        Raises:
+            UserError: If the model's order is another.
+        """
         return RasterPolicy(
             self.model.env, self.model.image_shape, self.channels, self.hidden,
             partition=partition, autoregressive=autoregressive,

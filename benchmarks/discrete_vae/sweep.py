@@ -62,6 +62,9 @@ class Options:
     code_dim: int = option(16, "numbers that an embedded code has")
     channels: int = option(32, "channels of the hidden layers of decoder and encoder")
     hidden: int = option(64, "width of the policy's other hidden layers")
+    order: str = option(
+        "fixed", "order in which a policy puts codes: row after row, or any", ("fixed", "any")
+    )
 
     seeds: int = option(1, "starts, with seeds 0, 1, ...")
     first_seed: int = option(0, "the seed to count from")

@@ -135,7 +135,7 @@ class DiscreteVAETask(Task):
         options, train = self.options, self.images.train
         model = DiscreteVAE(
             tuple(train.shape[1:]), options.grid, options.codes, options.code_dim,
-            options.channels, options.prior,
+            options.channels, options.prior, options.order,
         )  # fmt: skip
         start = derive_seed(cell.seed, "start")
         model.start_at_data(train, torch.Generator().manual_seed(start))

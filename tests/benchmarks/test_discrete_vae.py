@@ -26,6 +26,7 @@ from benchmarks.discrete_vae.timing import updates_within
 from benchmarks.report.command import write_report
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import open_run, run_task
+from gfn_envs.errors import UserError
 from lvms.model import LatentVariableModel
 from tests.benchmarks.dvae_runs import (
     NAME,
@@ -544,3 +545,15 @@ def test_a_vq_vae_is_measured_by_its_own_bound_until_its_policy_learns(data):
 
 def test_the_table_says_what_a_vq_vaes_own_bound_is(whole_run):
     assert "By the bound of its nearest codes, vq-vae has " in (whole_run / "table.md").read_text()
+
+
+def test_codes_can_be_put_in_any_order(data):
+    task = tiny_task(data, order="any", samples=3000)
+    learner = task.make_learner(task.cells[0])
+    for _ in range(task.num_updates):
+        learner.update(task.images.train)
+    judged = learner.judge()
+    off = (judged["nll"] - judged["exact_nll"]).abs()
+    assert (off < 5 * judged["nll_error"] + 1e-4).all()
+    with pytest.raises(UserError, match="fixed order"):
+        task.make_learner(DVAECell("gumbel-softmax", 0))
