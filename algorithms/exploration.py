@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from algorithms.backward_policy import BackwardPolicy
+from algorithms.objective import Objective
 from algorithms.policy import Policy
 from algorithms.rollout import rollout
 from algorithms.schedule import Schedule, as_schedule
@@ -123,3 +124,33 @@ class OnPolicy(EpsilonUniform):
 
     def __init__(self) -> None:
         super().__init__(0.0)
+
+
+def require_fit(objective: Objective, exploration: Exploration, samples_per_x: int) -> None:
+    """Raises a UserError if an objective is not right for what an exploration draws.
+
+    Args:
+        objective: The loss.
+        exploration: Where its trajectories come from.
+        samples_per_x: How many there are for each observation of an update.
+
+    Raises:
+        UserError: If the objective needs trajectories from the policy itself, or to samples of the
+            posterior, where the exploration's are not, or more of them for each observation.
+    """
+    name, source = type(objective).__name__, type(exploration).__name__
+    if objective.on_policy_only and not exploration.on_policy:
+        raise UserError(
+            f"{name} is right only for trajectories drawn from the policy itself; {source} would "
+            "bias it. Use OnPolicy."
+        )
+    if objective.needs_posterior_samples and not exploration.posterior_samples:
+        raise UserError(
+            f"{name} is right only for samples of the posterior, as the sleep phase and exact "
+            f"samples are; those of {source} are not."
+        )
+    if samples_per_x < objective.min_samples_per_x:
+        raise UserError(
+            f"{name} needs at least {objective.min_samples_per_x} samples per x; "
+            f"got {samples_per_x}."
+        )

@@ -8,7 +8,7 @@ from torch import Tensor
 from algorithms.alternation import Alternation, FixedUpdates
 from algorithms.backward_policy import default_backward_policy
 from algorithms.e_step import EStep
-from algorithms.exploration import Exploration, OnPolicy, TrainingStep
+from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
 from algorithms.objective import Objective
 from algorithms.policy import Policy
 from algorithms.rollout import rollout
@@ -58,27 +58,13 @@ class GFlowNetEStep(EStep):
             generator: Source of randomness.
 
         Raises:
-            UserError: If the objective needs more trajectories for each observation, or
-                trajectories from the policy itself, or to samples of the posterior, where the
-                exploration's are not; or if the learning rate is not positive at the start or in
-                the end.
+            UserError: If objective and exploration do not fit together (see `require_fit`), the
+                batch is empty, or the learning rate is not positive at the start or in the end.
         """
         exploration = exploration or OnPolicy()
-        if objective.on_policy_only and not exploration.on_policy:
-            raise UserError(
-                f"{type(objective).__name__} is right only for trajectories drawn from the policy "
-                f"itself; {type(exploration).__name__} would bias it. Use OnPolicy."
-            )
-        if objective.needs_posterior_samples and not exploration.posterior_samples:
-            raise UserError(
-                f"{type(objective).__name__} is right only for samples of the posterior, as the "
-                f"sleep phase and exact samples are; those of {type(exploration).__name__} are not."
-            )
-        if samples_per_x < objective.min_samples_per_x or batch_size < 1:
-            raise UserError(
-                f"{type(objective).__name__} needs at least {objective.min_samples_per_x} samples "
-                f"per x and 1 observation a batch; got {samples_per_x} and {batch_size}."
-            )
+        require_fit(objective, exploration, samples_per_x)
+        if batch_size < 1:
+            raise UserError(f"An E-step needs a batch_size of at least 1; got {batch_size}.")
         self.model = model
         self.reward = LVMReward(model, min_log_reward)
         self.policy = policy

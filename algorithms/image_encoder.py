@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gfn_envs.errors import UserError
-from lvms.code_decoder import ResidualBlock, num_doublings, upsampling_plan
+from lvms.code_decoder import ResidualBlock, channels_last, num_doublings, upsampling_plan
 
 
 class ImageEncoder(nn.Module):
@@ -51,7 +51,7 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         decoded = [_upsampled(side, plan) for side, plan in zip(grid, plans, strict=True)]
         self.padding = (0, decoded[1] - sides[1], 0, decoded[0] - sides[0])
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reads images `[B, image channels, H, W]`: features of each place `[B, L, C]`."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from algorithms.alternation import Alternation
 from algorithms.backward_policy import default_backward_policy
-from algorithms.exploration import Exploration, OnPolicy, TrainingStep
+from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
 from algorithms.image_policy import ImagePolicy
 from algorithms.minibatch_learner import MinibatchLearner
 from algorithms.objective import Objective
@@ -92,16 +92,9 @@ class MinibatchEM(MinibatchLearner):
             generator=generator,
         )  # fmt: skip
         exploration = exploration or OnPolicy()
-        if objective.on_policy_only and not exploration.on_policy:
-            raise UserError(
-                f"{type(objective).__name__} is right only for trajectories drawn from the policy "
-                f"itself; {type(exploration).__name__} would bias it."
-            )
-        if samples_per_x < objective.min_samples_per_x or m_updates < 1:
-            raise UserError(
-                f"{type(objective).__name__} needs at least {objective.min_samples_per_x} samples "
-                f"per x, and a model's turn 1 update; got {samples_per_x} and {m_updates}."
-            )
+        require_fit(objective, exploration, samples_per_x)
+        if m_updates < 1:
+            raise UserError(f"A model's turn needs at least 1 update; got {m_updates}.")
         if m_step not in M_STEPS:
             raise unknown_name("M-step", m_step, M_STEPS)
         self.reward = LVMReward(model)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,17 @@ class MinibatchLearner(Learner):
         self._rounds_done = state["rounds"]
         if self.generator is not None:
             self.generator.set_state(state["generator"])
+
+
+@runtime_checkable
+class HasOwnBound(Protocol):
+    """Bounds log p(x) by itself as long as its policy knows nothing to sample with."""
+
+    def policy_is_learned(self) -> bool:
+        """Says whether the policy has begun to learn, so that it can propose samples."""
+
+    def own_bound(self, x: Tensor) -> Tensor:
+        """Computes a lower bound of log p(x), float `[B]`, nats, for x `[B, ...]`."""
 
 
 class ScheduledAdam(torch.optim.Adam):

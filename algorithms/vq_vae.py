@@ -112,9 +112,8 @@ class VQVAE(MinibatchEM):
         # Neither part has a gradient while the other learns.
         self._optimizer = self.adam((encoder, model_rate), (model.prior.parameters(), policy_rate))
 
-    @property
     def policy_is_learned(self) -> bool:
-        """Whether the first part is over; see `MinibatchLearner.policy_is_learned`."""
+        """Says whether the first part is over; see `HasOwnBound`."""
         return self.updates > self.decoder_updates
 
     @torch.no_grad()

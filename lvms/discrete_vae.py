@@ -11,7 +11,7 @@ from gfn_envs.code_grid import CodeGrid
 from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import UNSET
 from lvms.blocks import in_blocks
-from lvms.code_decoder import CodeDecoder
+from lvms.code_decoder import CodeDecoder, channels_last
 from lvms.code_prior import CodePrior, code_priors
 from lvms.distinct_codes import distinct_rows
 from lvms.mean_field import ascend_on_table
@@ -107,9 +107,7 @@ class DiscreteVAE(LatentVariableModel):
         self.pixel_bias = nn.Parameter(torch.zeros(self.image_shape))
         self.register_buffer("marginal_logits", torch.zeros(self.image_shape))
         self._start_decoder(scale, torch.Generator().manual_seed(seed))
-        # On a CPU 5 to 29 % faster forward, up to 11 % in a training step. (torch's annotations of
-        # `to` leave this argument out.)
-        self.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self.decoder)
 
     def decode(self, z: Tensor) -> Tensor:
         """Computes the logit of each pixel being on.

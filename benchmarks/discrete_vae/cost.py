@@ -26,6 +26,7 @@ from algorithms.rollout import rollout
 from algorithms.trajectory_balance import TrajectoryBalance
 from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
+from lvms.code_decoder import channels_last
 from lvms.data.images import load_images
 from lvms.discrete_vae import DiscreteVAE
 
@@ -56,7 +57,7 @@ def convolution_rate(repeats: int) -> float:
     """Measures how many floating point operations a second a large convolution reaches."""
     images, channels, kernel, side = LARGE
     layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
-    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(layer)
     x = torch.randn(images, channels, side, side).to(memory_format=torch.channels_last)
     with torch.no_grad():
         operations = count_operations(lambda: layer(x))

@@ -10,8 +10,7 @@ from torch import Tensor
 from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
 from algorithms.learner import Learner
-from algorithms.minibatch_learner import MinibatchLearner
-from algorithms.vq_vae import VQVAE
+from algorithms.minibatch_learner import HasOwnBound, MinibatchLearner
 from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
 from benchmarks.posterior.metrics import summarise
 from lvms.discrete_vae import DiscreteVAE
@@ -93,7 +92,8 @@ class DVAELearner(Learner):
     def validate(self) -> dict[str, float]:
         """Measures model and policy on validation images; the best weights so far are kept.
 
-        As long as a VQ-VAE's policy knows nothing, its own bound stands for the others.
+        As long as a policy knows nothing, its learner's own bound stands for the others; see
+        `HasOwnBound`.
 
         Returns:
             Means: `nll`, by the importance-weighted bound, and `below_marginal`, how far it is
@@ -102,7 +102,7 @@ class DVAELearner(Learner):
         """
         judges, model, policy = self.judges, self.model, self.policy
         x = judges.validation
-        if isinstance(self.learner, VQVAE) and not self.learner.policy_is_learned:
+        if isinstance(self.learner, HasOwnBound) and not self.learner.policy_is_learned():
             nll = negative_elbo = -self.learner.own_bound(x).mean().item()
             effective = 0.0
         else:
@@ -141,12 +141,12 @@ class DVAELearner(Learner):
     def judge(self) -> dict[str, Tensor]:
         """Measures the best weights on each test image; see `judgement.judge`.
 
-        Of a VQ-VAE there is `own_nll` too, by the bound of its nearest codes.
+        Of learners with a bound of their own there is `own_nll` too; see `HasOwnBound`.
         """
         if not self._judged:
             judges = self.judges
             self._judged = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
-            if isinstance(self.learner, VQVAE):
+            if isinstance(self.learner, HasOwnBound):
                 self._judged["own_nll"] = -self.learner.own_bound(judges.test)
         return self._judged
 

@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from algorithms.code_grid_policy import CodeGridPolicy, RasterPolicy
-from algorithms.schedule import Delayed, Exponential, Schedule
+from algorithms.schedule import Schedule, falling
 from lvms.discrete_vae import DiscreteVAE
 
 SLOWED_SHARE = 0.4
 """Over the last so much of the updates learning rates fall."""
-
-SLOWED_TO = 0.05
-"""Such a share of the rate is left at the end."""
 
 FEWEST_TURNS = 20
 """So many turns of policy and model, at the least, a short run is divided into."""
@@ -84,7 +81,7 @@ class Problem:
     def slowed(self, rate: float) -> Schedule:
         """Keeps a learning rate for most of the updates and lets it fall over the last ones."""
         last = max(1, int(SLOWED_SHARE * self.num_updates))
-        return Delayed(Exponential(rate, SLOWED_TO * rate, last), self.num_updates - last)
+        return falling(rate, self.num_updates - last, self.num_updates)
 
     def turn(self, updates: int) -> int:
         """Shortens a turn of policy or model where the run would have too few of them."""

@@ -44,7 +44,7 @@ def write(
         lines = [tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True), "",
                  legend(task)]  # fmt: skip
         lines += [
-            f"By the bound of its nearest codes, {result.method} has {result.mean('own_nll'):.2f}."
+            f"By its own bound {result.method} has {result.mean('own_nll'):.2f}."
             for result in results
             if "own_nll" in result.per_image
         ]

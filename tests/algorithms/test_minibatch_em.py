@@ -10,6 +10,7 @@ from torch import Tensor
 from algorithms.alternation import FixedUpdates, LossThreshold
 from algorithms.code_grid_policy import RasterPolicy
 from algorithms.exploration import EpsilonUniform
+from algorithms.forward_kl import ForwardKL
 from algorithms.image_mlp_policy import ImageMLPPolicy
 from algorithms.minibatch_em import M_STEPS, MinibatchEM
 from algorithms.objective import Objective
@@ -260,6 +261,7 @@ def test_it_learns() -> None:
     ("objective", "settings", "says"),
     [
         (ReverseKL, {"exploration": EpsilonUniform(0.1)}, "drawn from the policy"),
+        (ForwardKL, {}, "samples of the posterior"),
         (VarGrad, {"samples_per_x": 1}, "at least 2 samples"),
         (VarGrad, {"m_updates": 0}, "1 update"),
         (VarGrad, {"m_step": "gready"}, "greedy"),

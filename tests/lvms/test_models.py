@@ -81,7 +81,7 @@ def test_exact_inference_agrees_with_enumeration(name):
 
 @pytest.mark.parametrize("order", ["fixed", "any"])
 @pytest.mark.parametrize(
-    "name", ["mixture-tiny", "mixture-small", "hmm-tiny", "sbn-tiny", "dvae-tiny"]
+    "name", ["mixture-tiny", "mixture-small", "hmm-tiny", "sbn-tiny", "dvae-tiny", "sprites-tiny"]
 )
 def test_partial_joints_tell_good_partial_structures_from_bad_ones(name, order):
     model = models.make(name, order=order)
@@ -111,7 +111,9 @@ def test_posteriors_are_as_uncertain_as_stated_and_no_product_of_factors(name, s
     assert isinstance(model, MeanField)
     low, high, uniform = stated_entropy(name)
     assert uniform == pytest.approx(math.log(model.env.num_structures(None)), abs=0.05)
-    assert 0.13 * uniform < low < high < 0.6 * uniform
+    # Of the many scenes of sprites-small, what is hidden leaves a smaller share.
+    least = 0.13 if name == "sprites-small" else 0.15
+    assert least * uniform < low < high < 0.6 * uniform
     x = observations(model, 200, seed=1)
     # The stated figures are rounded, and were measured on 200 observations too.
     assert low - 0.1 < posterior_entropy(model, x) < high + 0.1
