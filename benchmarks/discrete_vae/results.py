@@ -8,7 +8,6 @@ class DVAEResult(MethodResult):
     """All finished runs of one method; `details` are the quantities of `judgement.judge`."""
 
     details_file = PER_IMAGE
-    of_run = ("code_perplexity",)
     of_curves = ("nll", "below_marginal")
 
     @property

@@ -105,8 +105,9 @@ class DiscreteVAETask(HeldOutTask):
         model.start_at_data(train, torch.Generator().manual_seed(start))
         seed = derive_seed(cell.seed, cell.method)
         problem = Problem(
-            model, train, num_updates, rounds, options.batch_size, options.channels,
-            options.hidden, torch.Generator().manual_seed(seed),
+            x=train, num_updates=num_updates, rounds=rounds, batch_size=options.batch_size,
+            generator=torch.Generator().manual_seed(seed), model=model,
+            channels=options.channels, hidden=options.hidden,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):  # networks draw their weights from the global one
             torch.manual_seed(seed)

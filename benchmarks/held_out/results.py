@@ -20,13 +20,13 @@ class MethodResult:
     Attributes:
         cells: The runs, at least one.
         details: What was measured on each test observation, float `[runs, T]` by its name.
-        means: What was measured of each run as a whole, float `[runs]` by its name; `cpu_seconds`,
-            without measurements, is among it.
+        means: Every metric of each run, float `[runs]` by its name; `cpu_seconds`, without
+            measurements, is among it.
         curves: Each measurement on validation data, float `[runs, M]` by its name; `minibatches`
             and `cpu_seconds` are among it.
         details_file: Which file of a cell's folder has the details.
-        of_run: The metrics of a cell's summary that are read into `means`.
         of_curves: What is read of each measurement beside `minibatches` and `cpu_seconds`.
+        of_curves_if_any: What is read too if the first measurement has it.
     """
 
     cells: Sequence[MethodCell]
@@ -34,8 +34,8 @@ class MethodResult:
     means: Mapping[str, np.ndarray]
     curves: Mapping[str, np.ndarray]
     details_file: ClassVar[str]
-    of_run: ClassVar[Sequence[str]] = ()
     of_curves: ClassVar[Sequence[str]]
+    of_curves_if_any: ClassVar[Sequence[str]] = ()
 
     @property
     def method(self) -> str:
@@ -87,17 +87,18 @@ class MethodResult:
         try:
             name = "summary.json"
             metrics = summary["metrics"]
-            means = {key: np.array(metrics[key]["mean"], dtype=float) for key in cls.of_run}
+            means = {key: np.array(one["mean"], dtype=float) for key, one in metrics.items()}
             means["cpu_seconds"] = np.array(summary["cost"]["cpu_seconds"])
             name = cls.details_file
             details = {key: np.array(values, dtype=float) for key, values in saved.items()}
             if any(values.shape != (metrics["nll"]["n"],) for values in details.values()):
                 raise ValueError("another number of observations")
             name = "metrics.jsonl"
-            columns = ("minibatches", "cpu_seconds", *cls.of_curves)
-            curves = {key: np.array([float(line[key]) for line in lines]) for key in columns}
             if not lines:
                 raise ValueError("no measurements")
+            columns = ["minibatches", "cpu_seconds", *cls.of_curves]
+            columns += [key for key in cls.of_curves_if_any if key in lines[0]]
+            curves = {key: np.array([float(line[key]) for line in lines]) for key in columns}
         except (KeyError, TypeError, ValueError) as error:
             raise run.damaged(name) from error
         return means, details, curves
