@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from algorithms.alternation import Alternation
+from algorithms.amortised_learner import AmortisedLearner
 from algorithms.backward_policy import default_backward_policy
 from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
 from algorithms.image_policy import ImagePolicy
-from algorithms.minibatch_learner import MinibatchLearner
 from algorithms.objective import Objective
 from algorithms.reverse_kl import share_per_observation
 from algorithms.reweighted_wake import log_sum_per_observation
@@ -25,7 +25,7 @@ M_STEPS = ("all", "reweighted", "sampled", "greedy")
 """What an M-step learns from; see `MinibatchEM`."""
 
 
-class MinibatchEM(MinibatchLearner):
+class MinibatchEM(AmortisedLearner):
     """Trains P_F(z | x) with reward p(x, z), and p(x, z) on structures from P_F.
 
     Joint, each update does both on the same trajectories: the log p(x, z) that the policy's loss

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from algorithms.amortised_learner import AmortisedLearner, HasOwnBound
 from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
-from algorithms.minibatch_learner import HasOwnBound, MinibatchLearner
 from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
 from benchmarks.held_out.learner import HeldOutLearner
 from benchmarks.posterior.metrics import summarise
@@ -41,10 +41,13 @@ class DVAELearner(HeldOutLearner):
     """Measures model and policy on images; see `HeldOutLearner`.
 
     Attributes:
+        learner: The method's own learner.
         judges: What it is judged by.
     """
 
-    def __init__(self, learner: MinibatchLearner, judges: Judges) -> None:
+    learner: AmortisedLearner
+
+    def __init__(self, learner: AmortisedLearner, judges: Judges) -> None:
         """Takes the learner and its judges."""
         super().__init__(learner)
         self.judges = judges

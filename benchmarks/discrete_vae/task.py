@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.amortised_learner import AmortisedLearner
 from benchmarks.discrete_vae import report, sweep
 from benchmarks.discrete_vae.judgement import PER_IMAGE
 from benchmarks.discrete_vae.learner import DVAELearner, Judges
@@ -94,7 +94,7 @@ class DiscreteVAETask(HeldOutTask):
             raise UserError("Runs of discrete-vae are not compared; leave out --against.")
         return make_document(self, folder)
 
-    def make_own_learner(self, cell: MethodCell, num_updates: int, rounds: int) -> MinibatchLearner:
+    def make_own_learner(self, cell: MethodCell, num_updates: int, rounds: int) -> AmortisedLearner:
         """Makes the method's own learner; see `HeldOutTask.make_own_learner`."""
         options, train = self.options, self.images.train
         model = DiscreteVAE(

@@ -1,0 +1,1 @@
+"""Grammars: models of sentences whose latents are labelled binary trees."""
