@@ -5,17 +5,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from lvms.grammars.inside_chart import InsideChart, LeafRules, inside
-from lvms.grammars.outside_chart import expected_counts, outside
-from lvms.grammars.rules import GrammarRules, sentence_lengths
+from lvms.grammars.inside_chart import InsideChart, LeafRules, inside, plain_inputs
+from lvms.grammars.outside_chart import expected_counts, outside, span_marginals
+from lvms.grammars.rules import GrammarRules
+from lvms.grammars.tree_sampling import sample
+from lvms.grammars.viterbi import viterbi
+
+__all__ = ["log_marginal", "sample", "span_marginals", "viterbi"]
 
 
 def log_marginal(rules: GrammarRules, x: Tensor) -> Tensor:
     """Computes log p(x), summed over all trees and their preterminals.
 
-    It costs O(K^3 n^2 + K^2 n^3) for a sentence, and each sentence as much as the longest.
+    It costs O(K^3 n^2 + K^2 n^3) for a sentence, and each sentence as much as the longest of the
+    batch: batches of similar lengths are the cheapest.
 
     Args:
         rules: Not conditioned on the parent.
@@ -24,31 +28,12 @@ def log_marginal(rules: GrammarRules, x: Tensor) -> Tensor:
     Returns:
         float `[B]`, nats, differentiable once in all three tables; -inf, without a gradient, where
         the grammar does not derive the sentence.
+
+    Raises:
+        UserError: If rules or x are not such.
     """
-    lengths = sentence_lengths(x, rules.vocabulary)
-    scores = word_scores(rules.emission, x[:, : int(lengths.max())])
+    scores, lengths = plain_inputs(rules, x)
     return _LogMarginal.apply(rules.root, rules.binary, scores, lengths)
-
-
-def inside_chart(rules: GrammarRules, x: Tensor) -> InsideChart:
-    """Fills the inside chart of sentences, as in `log_marginal` but outside autograd."""
-    lengths = sentence_lengths(x, rules.vocabulary)
-    with torch.no_grad():
-        scores = word_scores(rules.emission, x[:, : int(lengths.max())])
-        return inside(rules.root, rules.binary, scores, lengths)
-
-
-def word_scores(emission: Tensor, x: Tensor) -> Tensor:
-    """Looks up the log-probability of each word under each preterminal.
-
-    Args:
-        emission: `[P, V]`.
-        x: int64 `[B, n]`.
-
-    Returns:
-        `[n, B, P]`; behind a sentence's end those of word 0.
-    """
-    return F.embedding(x.clamp_min(0).T, emission.T)
 
 
 class _LogMarginal(torch.autograd.Function):
@@ -68,5 +53,5 @@ class _LogMarginal(torch.autograd.Function):
         saved = ctx.saved_tensors
         parts = len(LeafRules._fields)
         chart = InsideChart(LeafRules(*saved[:parts]), *saved[parts:])
-        counts = expected_counts(chart, outside(chart, weight), weight)
+        counts = expected_counts(chart, outside(chart, weight))
         return *counts, None

@@ -13,17 +13,21 @@ Probabilities of less than `TINY` times what they compete with count as 0: this 
 of both passes, whatever the rules, so that nothing overflows and no 0 meets an infinity.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gfn_envs.errors import UserError
+from lvms.grammars.rules import GrammarRules, sentence_lengths
+
 TINY = 1e-30
 """Smaller shares count as impossible; e^-69."""
 
-IMPOSSIBLE = -1e30
-"""The log scale of a span that no label derives: low enough to lose any comparison, and finite."""
+IMPOSSIBLE = -1e29
+"""Stands for log 0 where it must be finite; what is given as lower is 0 too."""
 
 
 class LeafRules(NamedTuple):
@@ -76,6 +80,52 @@ class InsideChart(NamedTuple):
     scale_by_start: Tensor
     scale_by_end: Tensor
     log_marginal: Tensor
+
+
+def plain_inputs(rules: GrammarRules, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks a plain grammar and sentences, and trims these to the longest.
+
+    Args:
+        rules: Not conditioned on the parent.
+        x: int64 `[B, N]`, `PAD` behind the end.
+
+    Returns:
+        The log-probability of each word under each preterminal, `[n, B, P]`, that of word 0 behind
+        a sentence's end; and the numbers of words, int64 `[B]`.
+
+    Raises:
+        UserError: If the rules are conditioned on the parent, or x is not such sentences.
+    """
+    if rules.conditioned_on_parent:
+        raise UserError(
+            "These rules depend on the parent's label; use lvms.grammars.parent_inside."
+        )
+    lengths = sentence_lengths(x, rules.vocabulary)
+    words = x[:, : int(lengths.max())].clamp_min(0)
+    return F.embedding(words.T, rules.emission.T), lengths
+
+
+@torch.no_grad()
+def inside_chart(rules: GrammarRules, x: Tensor) -> InsideChart:
+    """Fills the chart of sentences, outside autograd; see `plain_inputs`."""
+    return inside(rules.root, rules.binary, *plain_inputs(rules, x))
+
+
+def refuse_impossible(log_prob: Tensor) -> None:
+    """Raises where a sentence has no tree.
+
+    Args:
+        log_prob: Of sentences or their likeliest trees, `[B]`.
+
+    Raises:
+        UserError: If one is -inf.
+    """
+    impossible = (log_prob == -math.inf).nonzero()
+    if len(impossible):
+        raise UserError(
+            f"The grammar derives no tree for sentence {impossible[0].item()} of the batch, nor "
+            f"for {len(impossible) - 1} others; give its rules and words some probability."
+        )
 
 
 def leaf_rules(root: Tensor, binary: Tensor, scores: Tensor) -> LeafRules:
@@ -200,10 +250,14 @@ def child_pairs(chart: InsideChart, width: int, weight: Tensor) -> Tensor:
 
 def _log_marginal(chart: InsideChart) -> Tensor:
     """Reads log p(x) off a filled chart, `[B]`."""
-    rules, lengths = chart.rules, chart.lengths
-    rows = torch.arange(len(lengths), device=lengths.device)
-    whole = (chart.by_start[0, rows, lengths] * rules.root).sum(-1).log()
+    rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
+    whole = (chart.by_start[0, rows, chart.lengths] * chart.rules.root).sum(-1).log()
+    scale = chart.scale_by_start[0, rows, chart.lengths]
+    return whole + scale + log_outer(chart.rules, chart.lengths)
+
+
+def log_outer(rules: LeafRules, lengths: Tensor) -> Tensor:
+    """What the chart leaves out because it multiplies every tree of a sentence, `[B]`, nats."""
     positions = torch.arange(len(rules.log_word), device=lengths.device)[:, None]
     words = rules.log_word.where(positions < lengths, 0.0).sum(0)
-    outer = rules.log_root + (lengths - 1) * rules.log_binary + words
-    return whole + chart.scale_by_start[0, rows, lengths] + outer
+    return rules.log_root + (lengths - 1) * rules.log_binary + words

@@ -6,7 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lvms.grammars.inside_chart import TINY, InsideChart, child_pairs, split_weights
+from lvms.grammars.inside_chart import (
+    TINY,
+    InsideChart,
+    child_pairs,
+    inside_chart,
+    split_weights,
+)
+from lvms.grammars.rules import GrammarRules
 
 LARGEST_SHARE = -math.log(TINY)
 """A split's log weight over its span's probability is bounded by this wherever it counts."""
@@ -74,14 +81,34 @@ def outside(chart: InsideChart, weight: Tensor) -> OutsideChart:
     return result
 
 
-def expected_counts(chart: InsideChart, outer: OutsideChart, weight: Tensor) -> ExpectedCounts:
-    """Sums the posterior probabilities of rules.
+@torch.no_grad()
+def span_marginals(rules: GrammarRules, x: Tensor) -> Tensor:
+    """Computes the posterior probability that the tree has a span with a label.
 
     Args:
-        chart: The inside chart.
-        outer: The outside chart.
-        weight: What the outside chart was filled with, `[B]`.
+        rules: Not conditioned on the parent.
+        x: int64 `[B, N]`, `PAD` behind the end.
+
+    Returns:
+        float `[B, N + 1, N + 1, K]`, at (left, right); all 0 for a sentence that the grammar does
+        not derive.
+
+    Raises:
+        UserError: If rules or x are not such.
     """
+    chart = inside_chart(rules, x)
+    outer = outside(chart, torch.ones_like(chart.log_marginal))
+    probability = chart.by_start * outer.by_start
+    n = len(chart.rules.emission)
+    side = x.shape[1] + 1
+    marginals = probability.new_zeros(len(x), side, side, rules.nonterminals)
+    for left in range(n - 1):
+        marginals[:, left, left : n + 1] = probability[left, :, : n + 1 - left]
+    return marginals
+
+
+def expected_counts(chart: InsideChart, outer: OutsideChart) -> ExpectedCounts:
+    """Sums the posterior probabilities of rules, as often as the outside chart was weighted by."""
     rules = chart.rules
     n, labels = len(rules.emission), len(rules.root)
     pairs = torch.zeros_like(rules.binary).flatten(1)
@@ -103,7 +130,7 @@ def expected_counts(chart: InsideChart, outer: OutsideChart, weight: Tensor) -> 
     word_last = _times(rules.word_last, (words.T @ right_word).view_as(rules.word_last))
     both = _times(rules.binary, pairs.view_as(rules.binary))
     nonterminal_first = torch.cat([both, word_last.permute(1, 2, 0)], dim=-1)
-    rows = torch.arange(len(weight), device=weight.device)
+    rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
     top = chart.by_start[0, rows, chart.lengths] * outer.by_start[0, rows, chart.lengths]
     return ExpectedCounts(
         root=top.sum(0),

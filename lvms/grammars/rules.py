@@ -16,7 +16,7 @@ class GrammarRules:
 
     Child symbols are numbered 0 .. K - 1 for nonterminals and K .. M - 1 for preterminals, with
     M = K + P. A child of two or more words is a nonterminal, a child of one word a preterminal.
-    What is impossible has log-probability -inf, or anything far below -100.
+    What is impossible has log-probability -inf or -1e30.
 
     Attributes:
         root: `[K]`, S -> A.
