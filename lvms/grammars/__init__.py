@@ -1,0 +1,1 @@
+"""Grammars whose latent variable is the tree: their tables, exact inference and priors."""
