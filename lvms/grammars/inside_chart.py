@@ -14,7 +14,7 @@ of both passes, whatever the rules, so that nothing overflows and no 0 meets an 
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +55,26 @@ class LeafRules(NamedTuple):
     log_root: Tensor
     log_binary: Tensor
     log_word: Tensor
+
+
+class SpanChart(Protocol):
+    """What charts have in common, with or without parents; see `InsideChart` for the layout."""
+
+    @property
+    def by_start(self) -> Tensor:
+        """Of each span, laid out by its start."""
+
+    @property
+    def by_end(self) -> Tensor:
+        """The same, laid out by its end."""
+
+    @property
+    def scale_by_start(self) -> Tensor:
+        """The log that each span was divided by."""
+
+    @property
+    def scale_by_end(self) -> Tensor:
+        """The same, laid out by its end."""
 
 
 class InsideChart(NamedTuple):
@@ -137,9 +157,9 @@ def leaf_rules(root: Tensor, binary: Tensor, scores: Tensor) -> LeafRules:
         scores: `[n, B, P]`, log-probability of each word under each preterminal, nats.
     """
     labels = len(root)
-    root, log_root = _probabilities(root, root.amax(-1, keepdim=True))
-    table, log_binary = _probabilities(binary, binary.amax().view(1, 1, 1))
-    emission, log_word = _probabilities(scores, scores.amax(-1, keepdim=True))
+    root, log_root = scaled_probabilities(root, root.amax(-1, keepdim=True))
+    table, log_binary = scaled_probabilities(binary, binary.amax().view(1, 1, 1))
+    emission, log_word = scaled_probabilities(scores, scores.amax(-1, keepdim=True))
     word_first = table[:, labels:].transpose(0, 1).contiguous()
     word_last = table[:, :labels, labels:].permute(2, 0, 1).contiguous()
     words = emission.flatten(0, 1)
@@ -158,13 +178,13 @@ def leaf_rules(root: Tensor, binary: Tensor, scores: Tensor) -> LeafRules:
     )
 
 
-def _probabilities(log_values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+def scaled_probabilities(log_values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     """Divides probabilities by the largest, given as a log; all 0 where that is 0."""
     largest = largest.clamp_min(IMPOSSIBLE)
     return F.threshold((log_values - largest).exp(), TINY, 0.0), largest
 
 
-def split_weights(chart: InsideChart, width: int) -> Tensor:
+def split_weights(chart: SpanChart, width: int) -> Tensor:
     """The logs that the children's products are to be multiplied by, splits left to right.
 
     Args:
@@ -232,7 +252,7 @@ def _widen(chart: InsideChart, width: int) -> tuple[Tensor, Tensor]:
     return F.threshold(value, TINY, 0.0), scale
 
 
-def child_pairs(chart: InsideChart, width: int, weight: Tensor) -> Tensor:
+def child_pairs(chart: SpanChart, width: int, weight: Tensor) -> Tensor:
     """Sums the products of two nonterminal children over the splits.
 
     Args:
@@ -258,6 +278,11 @@ def _log_marginal(chart: InsideChart) -> Tensor:
 
 def log_outer(rules: LeafRules, lengths: Tensor) -> Tensor:
     """What the chart leaves out because it multiplies every tree of a sentence, `[B]`, nats."""
-    positions = torch.arange(len(rules.log_word), device=lengths.device)[:, None]
-    words = rules.log_word.where(positions < lengths, 0.0).sum(0)
-    return rules.log_root + (lengths - 1) * rules.log_binary + words
+    return log_factors(rules.log_root, rules.log_binary, rules.log_word, lengths)
+
+
+def log_factors(log_root: Tensor, log_binary: Tensor, log_word: Tensor, lengths: Tensor) -> Tensor:
+    """Adds up what a tree's root `[]`, rules `[]` and words `[n, B]` were divided by, `[B]`."""
+    positions = torch.arange(len(log_word), device=lengths.device)[:, None]
+    words = log_word.where(positions < lengths, 0.0).sum(0)
+    return log_root + (lengths - 1) * log_binary + words

@@ -98,13 +98,16 @@ def span_marginals(rules: GrammarRules, x: Tensor) -> Tensor:
     """
     chart = inside_chart(rules, x)
     outer = outside(chart, torch.ones_like(chart.log_marginal))
-    probability = chart.by_start * outer.by_start
-    n = len(chart.rules.emission)
-    side = x.shape[1] + 1
-    marginals = probability.new_zeros(len(x), side, side, rules.nonterminals)
+    return by_fenceposts(chart.by_start * outer.by_start, x.shape[1])
+
+
+def by_fenceposts(value: Tensor, max_words: int) -> Tensor:
+    """Lays a chart by start and width, `[n + 1, B, n + 1, K]`, out as `[B, N + 1, N + 1, K]`."""
+    n, side = len(value) - 1, max_words + 1
+    result = value.new_zeros(value.shape[1], side, side, value.shape[-1])
     for left in range(n - 1):
-        marginals[:, left, left : n + 1] = probability[left, :, : n + 1 - left]
-    return marginals
+        result[:, left, left : n + 1] = value[left, :, : n + 1 - left]
+    return result
 
 
 def expected_counts(chart: InsideChart, outer: OutsideChart) -> ExpectedCounts:
@@ -117,7 +120,7 @@ def expected_counts(chart: InsideChart, outer: OutsideChart) -> ExpectedCounts:
         here = outer.by_start[: n - width + 1, :, width].flatten(0, 1)
         pairs.addmm_(here.T, child_pairs(chart, width, share).flatten(0, 1).flatten(1))
 
-    two = outer.by_start[: n - 1, :, 2] * _share(-chart.scale_by_start[: n - 1, :, 2, None])
+    two = outer.by_start[: n - 1, :, 2] * bounded_share(-chart.scale_by_start[: n - 1, :, 2, None])
     left_word, right_word = _word_derivatives(chart, outer, two)
     words = rules.emission.flatten(0, 1)
     left_word, right_word = left_word.flatten(0, 1).flatten(1), right_word.flatten(0, 1).flatten(1)
@@ -126,16 +129,16 @@ def expected_counts(chart: InsideChart, outer: OutsideChart) -> ExpectedCounts:
     emission = emission.view_as(rules.emission)
     emission[1:] += (two.unsqueeze(-2) @ rules.left_word[:-1, ..., labels:]).squeeze(-2)
 
-    word_first = _times(rules.word_first, (words.T @ left_word).view_as(rules.word_first))
-    word_last = _times(rules.word_last, (words.T @ right_word).view_as(rules.word_last))
-    both = _times(rules.binary, pairs.view_as(rules.binary))
+    word_first = masked_product(rules.word_first, (words.T @ left_word).view_as(rules.word_first))
+    word_last = masked_product(rules.word_last, (words.T @ right_word).view_as(rules.word_last))
+    both = masked_product(rules.binary, pairs.view_as(rules.binary))
     nonterminal_first = torch.cat([both, word_last.permute(1, 2, 0)], dim=-1)
     rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
     top = chart.by_start[0, rows, chart.lengths] * outer.by_start[0, rows, chart.lengths]
     return ExpectedCounts(
         root=top.sum(0),
         binary=torch.cat([nonterminal_first, word_first.transpose(0, 1)], dim=1),
-        emission=_times(rules.emission, emission),
+        emission=masked_product(rules.emission, emission),
     )
 
 
@@ -155,11 +158,13 @@ def _word_derivatives(
     n, labels = len(chart.rules.emission), len(chart.rules.root)
     left_word = torch.zeros_like(chart.rules.left_word)
     # A span and the one that is a word narrower lie a place apart in both layouts.
-    share = _share(chart.scale_by_start[1:, :, 2:n] - chart.scale_by_start[:-1, :, 3:])
+    share = bounded_share(chart.scale_by_start[1:, :, 2:n] - chart.scale_by_start[:-1, :, 3:])
     parent = outer.by_start[:-1, :, 3:] * share[..., None]
     left_word[..., :labels] = parent.transpose(-2, -1) @ chart.by_start[1:, :, 2:n]
     left_word[:-1, ..., labels:] = two[..., None] * chart.rules.emission[1:, :, None]
-    share = _share(chart.scale_by_end[:-1, :, 1 : n - 1] - chart.scale_by_end[1:, :, : n - 2])
+    share = bounded_share(
+        chart.scale_by_end[:-1, :, 1 : n - 1] - chart.scale_by_end[1:, :, : n - 2]
+    )
     parent = outer.by_end[1:, :, : n - 2] * share[..., None]
     return left_word, parent.transpose(-2, -1) @ chart.by_end[:-1, :, 1 : n - 1]
 
@@ -167,14 +172,14 @@ def _word_derivatives(
 def _split_shares(chart: InsideChart, width: int) -> Tensor:
     """What children's products are multiplied by in their span's value, `[n - w + 1, B, w - 1]`."""
     span = chart.scale_by_start[: len(chart.rules.emission) - width + 1, :, width, None]
-    return _share(split_weights(chart, width) - span)
+    return bounded_share(split_weights(chart, width) - span)
 
 
-def _share(log_share: Tensor) -> Tensor:
+def bounded_share(log_share: Tensor) -> Tensor:
     """Exponentiates, without overflow where the span is impossible and nothing is asked of it."""
     return log_share.clamp_max(LARGEST_SHARE).exp()
 
 
-def _times(probability: Tensor, derivative: Tensor) -> Tensor:
+def masked_product(probability: Tensor, derivative: Tensor) -> Tensor:
     """Multiplies; 0 where the probability is, even if the derivative is infinite there."""
     return (probability * derivative).where(probability > 0, 0.0)

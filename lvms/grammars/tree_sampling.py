@@ -1,10 +1,12 @@
 """Exact trees from the posterior of a plain context-free grammar."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from lvms.blocks import in_blocks
-from lvms.grammars.inside_chart import InsideChart, inside_chart, refuse_impossible
+from lvms.grammars.inside_chart import SpanChart, inside_chart, refuse_impossible
 from lvms.grammars.inverse_cdf import draw
 from lvms.grammars.rules import GrammarRules
 from lvms.grammars.tree_growth import OpenSpans, Splits, grow_trees
@@ -34,47 +36,75 @@ def sample(
     lengths = chart.lengths[sentence]
     root = draw(chart.rules.root * chart.by_start[0, sentence, lengths], generator)
 
+    tables = SplitTables(
+        chart.rules.binary,
+        chart.rules.left_word[..., : rules.nonterminals],
+        chart.rules.right_word,
+        chart,
+    )
+
     def split(spans: OpenSpans) -> Splits:
-        rows = torch.stack([sentence[spans.tree], spans.left, spans.label], dim=-1)
-        held = rules.nonterminals * (rules.nonterminals + 3 * spans.width)
-        drawn = in_blocks(
-            lambda block: _draw_splits(chart, block, spans.width, generator), rows, held
-        )
-        return Splits(*drawn.unbind(-1))
+        row = sentence[spans.tree]
+        rows = torch.stack([row, row, spans.left, spans.label], dim=-1)
+        return draw_splits(tables, rows, spans.width, generator)
 
     return grow_trees(root, lengths, x.shape[1] - 1, rules.nonterminals, split).unflatten(
         0, (-1, k)
     )
 
 
-def _draw_splits(
-    chart: InsideChart, rows: Tensor, width: int, generator: torch.Generator | None
-) -> Tensor:
-    """Draws where spans split and the children's labels.
+class SplitTables(NamedTuple):
+    """What splits are drawn from; L are left-hand sides, with their parents where these count.
+
+    Attributes:
+        binary: `[L, K, K]`.
+        left_word: `[n, B, L, K]`, the left child is a word.
+        right_word: `[n, B, L, K]`, the right child is.
+        chart: Filled.
+    """
+
+    binary: Tensor
+    left_word: Tensor
+    right_word: Tensor
+    chart: SpanChart
+
+
+def draw_splits(
+    tables: SplitTables, rows: Tensor, width: int, generator: torch.Generator | None
+) -> Splits:
+    """Draws where spans split and their children's labels, a block of spans at a time.
 
     Args:
-        chart: The inside chart.
-        rows: int64 `[T, 3]`, sentence, left fencepost and label of each span.
+        tables: The probabilities.
+        rows: int64 `[T, 4]`, of each span the sentence, the place of its children in the chart,
+            the left fencepost and the left-hand side.
         width: w, at least 3.
         generator: Source of randomness.
-
-    Returns:
-        int64 `[T, 3]`, the width of the left child, its label and the right child's.
     """
-    rules = chart.rules
-    n, labels = len(rules.emission), len(rules.root)
-    sentence, start, label = rows.unbind(-1)
+    labels = tables.binary.shape[-1]
+    held = labels * (labels + 3 * width)
+    drawn = in_blocks(lambda block: _draw_splits(tables, block, width, generator), rows, held)
+    return Splits(*drawn.unbind(-1))
+
+
+def _draw_splits(
+    tables: SplitTables, rows: Tensor, width: int, generator: torch.Generator | None
+) -> Tensor:
+    """Draws a block as int64 `[T, 3]`, the width of the left child, its label and the other's."""
+    chart, n = tables.chart, len(tables.left_word)
+    sentence, place, start, side = rows.unbind(-1)
     end = start + width
-    left = chart.by_start[:, :, 2 : width - 1][start, sentence]
-    right = chart.by_end[:, :, n - width + 2 : n - 1][end, sentence]
-    first = rules.left_word[..., :labels][start, sentence, label]
-    first = first * chart.by_start[start + 1, sentence, width - 1]
-    last = rules.right_word[end - 1, sentence, label]
-    last = last * chart.by_start[start, sentence, width - 1]
+    left = chart.by_start[:, :, 2 : width - 1][start, place]
+    right = chart.by_end[:, :, n - width + 2 : n - 1][end, place]
+    first = tables.left_word[start, sentence, side]
+    first = first * chart.by_start[start + 1, place, width - 1]
+    last = tables.right_word[end - 1, sentence, side]
+    last = last * chart.by_start[start, place, width - 1]
+    binary = tables.binary[side]
     # For each split the weight of the right child's label; of the left one's, where it is a word.
-    weight = torch.cat([first[:, None], left @ rules.binary[label] * right, last[:, None]], dim=1)
-    scale = chart.scale_by_start[:, :, 1:width][start, sentence]
-    scale = scale + chart.scale_by_end[:, :, n - width + 1 : n][end, sentence]
+    weight = torch.cat([first[:, None], left @ binary * right, last[:, None]], dim=1)
+    scale = chart.scale_by_start[:, :, 1:width][start, place]
+    scale = scale + chart.scale_by_end[:, :, n - width + 1 : n][end, place]
     share = (scale - scale.amax(-1, keepdim=True)).exp()
     split = draw(weight.sum(-1) * share, generator)
     spans = torch.arange(len(rows), device=rows.device)
@@ -82,6 +112,6 @@ def _draw_splits(
     left_label = second
     if width > 3:
         inner = left[spans, (split - 1).clamp(0, width - 4)]
-        left_label = draw(inner * rules.binary[label, :, second], generator)
+        left_label = draw(inner * binary[spans, :, second], generator)
         left_label = left_label.where(split < width - 2, second)
     return torch.stack([split + 1, left_label, second], dim=-1)

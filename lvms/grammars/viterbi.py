@@ -18,15 +18,17 @@ from lvms.grammars.rules import GrammarRules
 from lvms.grammars.tree_growth import OpenSpans, Splits, grow_trees
 
 
-class _BestChart(NamedTuple):
+class BestChart(NamedTuple):
     """The log-probability of the likeliest tree of each span and label, laid out as `InsideChart`.
 
+    L are left-hand sides, labels with their parents where these count, and B' sentences likewise.
+
     Attributes:
-        binary: `[K, K, K]`, log-probabilities.
-        left_word: `[n, B, K, K]`, at [i, b, A, C]: the left child is word i, the right one C.
-        right_word: `[n, B, K, K]`, at [i, b, A, B]: the right child is word i.
-        by_start: `[n + 1, B, n + 1, K]`, at [i, b, w]: span i .. i + w.
-        by_end: `[n + 1, B, n + 1, K]`, at [j, b, n - w]: span j - w .. j.
+        binary: `[L, K, K]`, log-probabilities.
+        left_word: `[n, B, L, K]`, at [i, b, A, C]: the left child is word i, the right one C.
+        right_word: `[n, B, L, K]`, at [i, b, A, B]: the right child is word i.
+        by_start: `[n + 1, B', n + 1, K]`, at [i, b, w]: span i .. i + w.
+        by_end: `[n + 1, B', n + 1, K]`, at [j, b, n - w]: span j - w .. j.
     """
 
     binary: Tensor
@@ -59,21 +61,19 @@ def viterbi(rules: GrammarRules, x: Tensor) -> tuple[Tensor, Tensor]:
     refuse_impossible(log_joint)
 
     def split(spans: OpenSpans) -> Splits:
-        rows = torch.stack([spans.tree, spans.left, spans.label], dim=-1)
-        held = spans.width * rules.nonterminals**2
-        best = in_blocks(lambda block: _best_splits(chart, block, spans.width), rows, held)
-        return Splits(*best.unbind(-1))
+        rows = torch.stack([spans.tree, spans.tree, spans.left, spans.label], dim=-1)
+        return best_splits(chart, rows, spans.width)
 
     return grow_trees(root, lengths, x.shape[1] - 1, rules.nonterminals, split), log_joint
 
 
-def _best_chart(leaves: LeafRules) -> _BestChart:
+def _best_chart(leaves: LeafRules) -> BestChart:
     """Fills the chart, all spans of a width at once."""
     n, batch, labels, _ = leaves.left_word.shape
     two = leaves.left_word[:-1, ..., labels:] @ leaves.emission[1:, :, :, None]
     by_start, by_end = two.new_full((2, n + 1, batch, n + 1, labels), -math.inf)
     left_word = leaves.left_word[..., :labels].log()
-    chart = _BestChart(leaves.binary.log(), left_word, leaves.right_word.log(), by_start, by_end)
+    chart = BestChart(leaves.binary.log(), left_word, leaves.right_word.log(), by_start, by_end)
     for width in range(2, n + 1):
         spans = n - width + 1
         if width == 2:
@@ -84,42 +84,54 @@ def _best_chart(leaves: LeafRules) -> _BestChart:
             last = (chart.right_word[width - 1 :] + narrower[:-1]).amax(-1)
             value = torch.maximum(first, last)
         if width > 3:
-            value = torch.maximum(value, _best_pairs(chart, width))
+            pairs = best_pairs(chart, width)
+            both = [(pairs + rule).amax((-2, -1)) for rule in chart.binary]
+            value = torch.maximum(value, torch.stack(both, dim=-1))
         chart.by_start[:spans, :, width] = value
         chart.by_end[width:, :, n - width] = value
     return chart
 
 
-def _best_pairs(chart: _BestChart, width: int) -> Tensor:
-    """The best of two nonterminal children, `[n - w + 1, B, K]`: first the split, then the rule."""
+def best_pairs(chart: BestChart, width: int) -> Tensor:
+    """The best split for each two labels of children, `[n - w + 1, B', K, K]`.
+
+    Args:
+        chart: Filled for all smaller widths.
+        width: w, at least 4.
+    """
     n = len(chart.left_word)
     left = chart.by_start[: n - width + 1].unsqueeze(-1)
     right = chart.by_end[width:].unsqueeze(-2)
     pairs = left[:, :, 2] + right[:, :, n - width + 2]
     for inner in range(3, width - 1):
         torch.maximum(pairs, left[:, :, inner] + right[:, :, n - width + inner], out=pairs)
-    return torch.stack([(pairs + rule).amax((-2, -1)) for rule in chart.binary], dim=-1)
+    return pairs
 
 
-def _best_splits(chart: _BestChart, rows: Tensor, width: int) -> Tensor:
-    """Finds where spans split best and the children's labels.
+def best_splits(chart: BestChart, rows: Tensor, width: int) -> Splits:
+    """Finds where spans split best and their children's labels, a block of spans at a time.
 
     Args:
         chart: The chart.
-        rows: int64 `[T, 3]`, sentence, left fencepost and label of each span.
+        rows: int64 `[T, 4]`, of each span the sentence, the place of its children in the chart,
+            the left fencepost and the left-hand side.
         width: w, at least 3.
-
-    Returns:
-        int64 `[T, 3]`, the width of the left child, its label and the right child's.
     """
-    n, labels = len(chart.left_word), len(chart.binary)
-    sentence, start, label = rows.unbind(-1)
+    held = width * chart.by_start.shape[-1] ** 2
+    best = in_blocks(lambda block: _best_splits(chart, block, width), rows, held)
+    return Splits(*best.unbind(-1))
+
+
+def _best_splits(chart: BestChart, rows: Tensor, width: int) -> Tensor:
+    """Finds a block's as int64 `[T, 3]`, the width of the left child, its label and the other's."""
+    n, labels = len(chart.left_word), chart.by_start.shape[-1]
+    sentence, place, start, side = rows.unbind(-1)
     end = start + width
-    left = chart.by_start[:, :, 2 : width - 1][start, sentence]
-    right = chart.by_end[:, :, n - width + 2 : n - 1][end, sentence]
-    inner = left[..., None] + right[..., None, :] + chart.binary[label][:, None]
-    first = chart.left_word[start, sentence, label] + chart.by_start[start + 1, sentence, width - 1]
-    last = chart.right_word[end - 1, sentence, label] + chart.by_start[start, sentence, width - 1]
+    left = chart.by_start[:, :, 2 : width - 1][start, place]
+    right = chart.by_end[:, :, n - width + 2 : n - 1][end, place]
+    inner = left[..., None] + right[..., None, :] + chart.binary[side][:, None]
+    first = chart.left_word[start, sentence, side] + chart.by_start[start + 1, place, width - 1]
+    last = chart.right_word[end - 1, sentence, side] + chart.by_start[start, place, width - 1]
     # The order of the candidates: a word first with C, then every split with (B, C), then a word
     # last with B; so what comes behind the first K can be counted from -K.
     best = torch.cat([first, inner.flatten(1), last], dim=-1).argmax(-1)
