@@ -5,10 +5,6 @@ span's are divided by their largest, whose log is kept beside them. What multipl
 sentence (the largest binary rule once for each node, each word's likeliest preterminal) is left
 out on the way and put back at the end, so that these logs stay small and exact.
 
-Positions and sentences share a dimension of "places": word or fencepost i of sentence b is at
-i B + b. So all spans of one width in all sentences lie in a row, and a position's neighbours B
-places before and behind.
-
 Three kinds of splits differ in cost. Where both children have two words or more, the splits are
 summed first, as a matrix [B, C] for each span, and the rules applied once. Where a child is a word,
 its preterminals are summed into the rules once for each word, and these serve every span.
@@ -42,11 +38,11 @@ class LeafRules(NamedTuple):
         binary: `[K, K, K]`, both children nonterminals.
         word_first: `[P, K, M]`, at [p, A, C]: the left child is preterminal p.
         word_last: `[P, K, K]`, at [p, A, B]: the right child is preterminal p.
-        emission: `[n B, P]`, each word's preterminals.
-        left_word: `[n B, K, M]`, at [., A, C]: the left child is the word of this place.
-        right_word: `[n B, K, K]`, at [., A, B]: the right child is the word of this place.
+        emission: `[n, B, P]`, each word's preterminals.
+        left_word: `[n, B, K, M]`, at [i, b, A, C]: the left child is word i.
+        right_word: `[n, B, K, K]`, at [i, b, A, B]: the right child is word i.
         log_root, log_binary: The logs that root and binary rules were divided by, `[]`.
-        log_word: The same for each word's preterminals, `[n B]`.
+        log_word: The same for each word's preterminals, `[n, B]`.
     """
 
     root: Tensor
@@ -70,9 +66,9 @@ class InsideChart(NamedTuple):
     Attributes:
         rules: What the chart was made from.
         lengths: int64 `[B]`.
-        by_start: `[(n + 1) B, n + 1, K]`, at [i B + b, w]: span i .. i + w, for w of 2 and more.
-        by_end: `[(n + 1) B, n + 1, K]`, at [j B + b, n - w]: span j - w .. j.
-        scale_by_start: `[(n + 1) B, n + 1]`, the log that the span was divided by; 0 for words.
+        by_start: `[n + 1, B, n + 1, K]`, at [i, b, w]: span i .. i + w, for w of 2 and more.
+        by_end: `[n + 1, B, n + 1, K]`, at [j, b, n - w]: span j - w .. j.
+        scale_by_start: `[n + 1, B, n + 1]`, the log that the span was divided by; 0 for words.
         scale_by_end: The same, laid out by the end.
         log_marginal: log p(x), `[B]`, nats; -inf where the grammar does not derive the sentence.
     """
@@ -84,11 +80,6 @@ class InsideChart(NamedTuple):
     scale_by_start: Tensor
     scale_by_end: Tensor
     log_marginal: Tensor
-
-    @property
-    def words(self) -> int:
-        """n, the number of words of the longest sentence."""
-        return self.by_start.shape[1] - 1
 
 
 def plain_inputs(rules: GrammarRules, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,18 +139,19 @@ def leaf_rules(root: Tensor, binary: Tensor, scores: Tensor) -> LeafRules:
     labels = len(root)
     root, log_root = _probabilities(root, root.amax(-1, keepdim=True))
     table, log_binary = _probabilities(binary, binary.amax().view(1, 1, 1))
-    scores = scores.flatten(0, 1)
     emission, log_word = _probabilities(scores, scores.amax(-1, keepdim=True))
     word_first = table[:, labels:].transpose(0, 1).contiguous()
     word_last = table[:, :labels, labels:].permute(2, 0, 1).contiguous()
+    words = emission.flatten(0, 1)
+    sides = emission.shape[:2]
     return LeafRules(
         root=root,
         binary=table[:, :labels, :labels].contiguous(),
         word_first=word_first,
         word_last=word_last,
         emission=emission,
-        left_word=(emission @ word_first.flatten(1)).unflatten(-1, (labels, -1)),
-        right_word=(emission @ word_last.flatten(1)).unflatten(-1, (labels, -1)),
+        left_word=(words @ word_first.flatten(1)).view(*sides, *word_first.shape[1:]),
+        right_word=(words @ word_last.flatten(1)).view(*sides, *word_last.shape[1:]),
         log_root=log_root.squeeze(),
         log_binary=log_binary.squeeze(),
         log_word=log_word.squeeze(-1),
@@ -170,6 +162,21 @@ def _probabilities(log_values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]
     """Divides probabilities by the largest, given as a log; all 0 where that is 0."""
     largest = largest.clamp_min(IMPOSSIBLE)
     return F.threshold((log_values - largest).exp(), TINY, 0.0), largest
+
+
+def split_weights(chart: InsideChart, width: int) -> Tensor:
+    """The logs that the children's products are to be multiplied by, splits left to right.
+
+    Args:
+        chart: Filled for all smaller widths.
+        width: w.
+
+    Returns:
+        `[n - w + 1, B, w - 1]`, nats.
+    """
+    n = chart.by_start.shape[0] - 1
+    left = chart.scale_by_start[: n - width + 1, :, 1:width]
+    return left + chart.scale_by_end[width:, :, n - width + 1 : n]
 
 
 def inside(root: Tensor, binary: Tensor, scores: Tensor, lengths: Tensor) -> InsideChart:
@@ -183,19 +190,18 @@ def inside(root: Tensor, binary: Tensor, scores: Tensor, lengths: Tensor) -> Ins
     """
     rules = leaf_rules(root, binary, scores)
     n, batch, _ = scores.shape
-    by_start, by_end = scores.new_zeros(2, (n + 1) * batch, n + 1, len(root))
-    starts, ends = scores.new_zeros(2, (n + 1) * batch, n + 1)
+    by_start, by_end = scores.new_zeros(2, n + 1, batch, n + 1, len(root))
+    starts, ends = scores.new_zeros(2, n + 1, batch, n + 1)
     chart = InsideChart(rules, lengths, by_start, by_end, starts, ends, scores.new_empty(0))
     for width in range(2, n + 1):
         value, scale = _widen(chart, width)
-        largest = value.amax(1, keepdim=True)
+        largest = value.amax(-1, keepdim=True)
+        scale = (scale + largest.log()).clamp_min(IMPOSSIBLE).squeeze(-1)
         value = value / largest.clamp_min(TINY)
-        scale = (scale + largest.log_()).clamp_min_(IMPOSSIBLE).squeeze(1)
-        spans = len(value)
-        by_start[:spans, width] = value
-        by_end[-spans:, n - width] = value
-        starts[:spans, width] = scale
-        ends[-spans:, n - width] = scale
+        chart.by_start[: n - width + 1, :, width] = value
+        chart.by_end[width:, :, n - width] = value
+        chart.scale_by_start[: n - width + 1, :, width] = scale
+        chart.scale_by_end[width:, :, n - width] = scale
     return chart._replace(log_marginal=_log_marginal(chart))
 
 
@@ -203,42 +209,27 @@ def _widen(chart: InsideChart, width: int) -> tuple[Tensor, Tensor]:
     """Sums over splits and rules for all spans of a width.
 
     Returns:
-        `[(n - w + 1) B, K]` and the log that it was divided by, `[(n - w + 1) B, 1]`.
+        `[n - w + 1, B, K]` and the log that it was divided by, `[n - w + 1, B, 1]`.
     """
-    rules, batch = chart.rules, len(chart.lengths)
+    rules = chart.rules
     labels = len(rules.root)
-    spans = (chart.words - width + 1) * batch
+    n = len(rules.emission)
+    spans = n - width + 1
     left_word = rules.left_word[:spans]
     if width == 2:
-        value = torch.bmm(left_word[:, :, labels:], rules.emission[batch:].unsqueeze(2)).squeeze(2)
-        return F.threshold(value, TINY, 0.0), torch.zeros_like(value[:, :1])
+        value = left_word[..., labels:] @ rules.emission[1:, :, :, None]
+        return F.threshold(value.squeeze(-1), TINY, 0.0), torch.zeros_like(value[..., :1, 0])
     weight = split_weights(chart, width)
-    scale = weight.amax(1, keepdim=True)
-    weight = weight.sub_(scale).exp_()
-    narrower = chart.by_start[: spans + batch, width - 1]
-    value = torch.bmm(
-        left_word[:, :, :labels], (narrower[batch:] * weight[:, :1]).unsqueeze(2)
-    ).baddbmm_(rules.right_word[-spans:], (narrower[:spans] * weight[:, -1:]).unsqueeze(2))
-    value = value.squeeze(2)
+    scale = weight.amax(-1, keepdim=True)
+    weight = (weight - scale).exp_()
+    narrower = chart.by_start[: spans + 1, :, width - 1]
+    value = left_word[..., :labels] @ (narrower[1:] * weight[..., :1])[..., None]
+    value += rules.right_word[width - 1 :] @ (narrower[:-1] * weight[..., -1:])[..., None]
+    value = value.squeeze(-1)
     if width > 3:
-        pairs = child_pairs(chart, width, weight[:, 1:-1])
-        value.addmm_(pairs.flatten(1), rules.binary.flatten(1).T)
+        pairs = child_pairs(chart, width, weight[..., 1:-1])
+        value += F.linear(pairs.flatten(-2), rules.binary.flatten(1))
     return F.threshold(value, TINY, 0.0), scale
-
-
-def split_weights(chart: InsideChart, width: int) -> Tensor:
-    """The logs that the children's products are to be multiplied by, splits left to right.
-
-    Args:
-        chart: Filled for all smaller widths.
-        width: w.
-
-    Returns:
-        `[(n - w + 1) B, w - 1]`, nats.
-    """
-    n, batch = chart.words, len(chart.lengths)
-    left = chart.scale_by_start[: (n - width + 1) * batch, 1:width]
-    return left + chart.scale_by_end[width * batch :, n - width + 1 : n]
 
 
 def child_pairs(chart: InsideChart, width: int, weight: Tensor) -> Tensor:
@@ -247,49 +238,27 @@ def child_pairs(chart: InsideChart, width: int, weight: Tensor) -> Tensor:
     Args:
         chart: Filled for all smaller widths.
         width: w, at least 4.
-        weight: `[(n - w + 1) B, w - 3]`.
+        weight: `[n - w + 1, B, w - 3]`.
 
     Returns:
-        `[(n - w + 1) B, K, K]`, left child, right child.
+        `[n - w + 1, B, K, K]`, left child, right child.
     """
-    left, right = nonterminal_children(chart.by_start, chart.by_end, width, len(chart.lengths))
-    return torch.bmm((left * weight.unsqueeze(2)).transpose(1, 2), right)
-
-
-def nonterminal_children(
-    by_start: Tensor, by_end: Tensor, width: int, batch: int
-) -> tuple[Tensor, Tensor]:
-    """Views what a chart holds for the children of each span, where both have two words or more.
-
-    Args:
-        by_start: `[(n + 1) B, n + 1, K]`.
-        by_end: `[(n + 1) B, n + 1, K]`.
-        width: w, at least 4.
-        batch: B.
-
-    Returns:
-        Those of left and of right children, splits left to right, `[(n - w + 1) B, w - 3, K]`.
-    """
-    n = by_start.shape[1] - 1
-    left = by_start[: (n - width + 1) * batch, 2 : width - 1]
-    return left, by_end[width * batch :, n - width + 2 : n - 1]
-
-
-def whole_sentences(chart: InsideChart) -> tuple[Tensor, Tensor]:
-    """Where the whole sentences are in `by_start`: their places and widths, int64 `[B]` each."""
-    return torch.arange(len(chart.lengths), device=chart.lengths.device), chart.lengths
+    n = chart.by_start.shape[0] - 1
+    left = chart.by_start[: n - width + 1, :, 2 : width - 1] * weight[..., None]
+    return left.transpose(-2, -1) @ chart.by_end[width:, :, n - width + 2 : n - 1]
 
 
 def _log_marginal(chart: InsideChart) -> Tensor:
     """Reads log p(x) off a filled chart, `[B]`."""
-    whole = whole_sentences(chart)
-    total = F.threshold((chart.by_start[whole] * chart.rules.root).sum(-1), TINY, 0.0)
-    return total.log() + chart.scale_by_start[whole] + log_outer(chart.rules, chart.lengths)
+    rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
+    whole = (chart.by_start[0, rows, chart.lengths] * chart.rules.root).sum(-1)
+    scale = chart.scale_by_start[0, rows, chart.lengths]
+    outer = log_outer(chart.rules, chart.lengths)
+    return F.threshold(whole, TINY, 0.0).log() + scale + outer
 
 
 def log_outer(rules: LeafRules, lengths: Tensor) -> Tensor:
     """What the chart leaves out because it multiplies every tree of a sentence, `[B]`, nats."""
-    log_word = rules.log_word.view(-1, len(lengths))
-    positions = torch.arange(len(log_word), device=lengths.device)[:, None]
-    words = log_word.where(positions < lengths, 0.0).sum(0)
+    positions = torch.arange(len(rules.log_word), device=lengths.device)[:, None]
+    words = rules.log_word.where(positions < lengths, 0.0).sum(0)
     return rules.log_root + (lengths - 1) * rules.log_binary + words

@@ -11,9 +11,7 @@ from lvms.grammars.inside_chart import (
     InsideChart,
     child_pairs,
     inside_chart,
-    nonterminal_children,
     split_weights,
-    whole_sentences,
 )
 from lvms.grammars.rules import GrammarRules
 
@@ -53,35 +51,34 @@ def outside(chart: InsideChart, weight: Tensor) -> OutsideChart:
         chart: The inside chart.
         weight: What each sentence's derivatives are multiplied by, `[B]`.
     """
-    rules, n, batch = chart.rules, chart.words, len(weight)
-    labels = len(rules.root)
-    by_start, by_end = torch.zeros_like(chart.by_start), torch.zeros_like(chart.by_end)
-    whole = whole_sentences(chart)
-    total = (chart.by_start[whole] * rules.root).sum(-1).clamp_min(TINY)
-    by_start[whole] = (weight / total)[:, None] * rules.root
+    rules = chart.rules
+    n, labels = len(rules.emission), len(rules.root)
+    result = OutsideChart(torch.zeros_like(chart.by_start), torch.zeros_like(chart.by_end))
+    by_start, by_end = result
+    rows = torch.arange(len(chart.lengths), device=weight.device)
+    whole = (chart.by_start[0, rows, chart.lengths] * rules.root).sum(-1).clamp_min(TINY)
+    by_start[0, rows, chart.lengths] = (weight / whole)[:, None] * rules.root
     for width in range(n, 1, -1):
-        spans = (n - width + 1) * batch
-        here = by_start[:spans, width] + by_end[-spans:, n - width]
-        here = here.where(chart.by_start[:spans, width] > 0, 0.0)
-        by_start[:spans, width] = here
-        by_end[-spans:, n - width] = here
+        spans = n - width + 1
+        here = by_start[:spans, :, width] + by_end[width:, :, n - width]
+        here = here.where(chart.by_start[:spans, :, width] > 0, 0.0)
+        by_start[:spans, :, width] = here
+        by_end[width:, :, n - width] = here
         if width == 2:
             break
         share = _split_shares(chart, width)
-        row = here.unsqueeze(1)
-        narrower = by_start[: spans + batch, width - 1]
-        first = torch.bmm(row, rules.left_word[:spans, :, :labels]).squeeze(1)
-        last = torch.bmm(row, rules.right_word[-spans:]).squeeze(1)
-        narrower[batch:].addcmul_(first, share[:, :1])
-        narrower[:spans].addcmul_(last, share[:, -1:])
+        row = here.unsqueeze(-2)
+        first, last = rules.left_word[:spans, ..., :labels], rules.right_word[width - 1 :]
+        by_start[1 : spans + 1, :, width - 1] += (row @ first).squeeze(-2) * share[..., :1]
+        by_start[:spans, :, width - 1] += (row @ last).squeeze(-2) * share[..., -1:]
         if width > 3:
-            pairs = (here @ rules.binary.flatten(1)).unflatten(1, (labels, labels))
-            left, right = nonterminal_children(chart.by_start, chart.by_end, width, batch)
-            of_left, of_right = nonterminal_children(by_start, by_end, width, batch)
-            share = share[:, 1:-1, None]
-            of_left.addcmul_(torch.bmm(right, pairs.transpose(1, 2)), share)
-            of_right.addcmul_(torch.bmm(left, pairs), share)
-    return OutsideChart(by_start, by_end)
+            pairs = (here @ rules.binary.flatten(1)).unflatten(-1, (labels, labels))
+            left = chart.by_start[:spans, :, 2 : width - 1]
+            right = chart.by_end[width:, :, n - width + 2 : n - 1]
+            share = share[..., 1:-1, None]
+            by_start[:spans, :, 2 : width - 1] += (right @ pairs.transpose(-2, -1)) * share
+            by_end[width:, :, n - width + 2 : n - 1] += (left @ pairs) * share
+    return result
 
 
 @torch.no_grad()
@@ -102,41 +99,43 @@ def span_marginals(rules: GrammarRules, x: Tensor) -> Tensor:
     chart = inside_chart(rules, x)
     outer = outside(chart, torch.ones_like(chart.log_marginal))
     probability = chart.by_start * outer.by_start
-    n, side = chart.words, x.shape[1] + 1
+    n = len(chart.rules.emission)
+    side = x.shape[1] + 1
     marginals = probability.new_zeros(len(x), side, side, rules.nonterminals)
-    for left, of_left in enumerate(probability.split(len(x))[: n - 1]):
-        marginals[:, left, left : n + 1] = of_left[:, : n + 1 - left]
+    for left in range(n - 1):
+        marginals[:, left, left : n + 1] = probability[left, :, : n + 1 - left]
     return marginals
 
 
 def expected_counts(chart: InsideChart, outer: OutsideChart) -> ExpectedCounts:
     """Sums the posterior probabilities of rules, as often as the outside chart was weighted by."""
-    rules, n, batch = chart.rules, chart.words, len(chart.lengths)
-    labels = len(rules.root)
+    rules = chart.rules
+    n, labels = len(rules.emission), len(rules.root)
     pairs = torch.zeros_like(rules.binary).flatten(1)
     for width in range(4, n + 1):
-        here = outer.by_start[: (n - width + 1) * batch, width]
-        share = _split_shares(chart, width)[:, 1:-1]
-        pairs.addmm_(here.T, child_pairs(chart, width, share).flatten(1))
+        share = _split_shares(chart, width)[..., 1:-1]
+        here = outer.by_start[: n - width + 1, :, width].flatten(0, 1)
+        pairs.addmm_(here.T, child_pairs(chart, width, share).flatten(0, 1).flatten(1))
 
-    two = outer.by_start[: (n - 1) * batch, 2]
-    two = two * _share(-chart.scale_by_start[: len(two), 2, None])
+    two = outer.by_start[: n - 1, :, 2] * _share(-chart.scale_by_start[: n - 1, :, 2, None])
     left_word, right_word = _word_derivatives(chart, outer, two)
-    emission = left_word.flatten(1) @ rules.word_first.flatten(1).T
-    emission.addmm_(right_word.flatten(1), rules.word_last.flatten(1).T)
-    second = torch.bmm(two.unsqueeze(1), rules.left_word[:-batch, :, labels:])
-    emission[batch:] += second.squeeze(1)
+    words = rules.emission.flatten(0, 1)
+    left_word, right_word = left_word.flatten(0, 1).flatten(1), right_word.flatten(0, 1).flatten(1)
+    emission = left_word @ rules.word_first.flatten(1).T
+    emission.addmm_(right_word, rules.word_last.flatten(1).T)
+    emission = emission.view_as(rules.emission)
+    emission[1:] += (two.unsqueeze(-2) @ rules.left_word[:-1, ..., labels:]).squeeze(-2)
 
-    word_first = (rules.emission.T @ left_word.flatten(1)).view_as(rules.word_first)
-    word_last = (rules.emission.T @ right_word.flatten(1)).view_as(rules.word_last)
-    last = _times(rules.word_last, word_last).permute(1, 2, 0)
-    nonterminal_first = torch.cat([_times(rules.binary, pairs.view_as(rules.binary)), last], -1)
-    terminal_first = _times(rules.word_first, word_first).transpose(0, 1)
-    whole = whole_sentences(chart)
+    word_first = _times(rules.word_first, (words.T @ left_word).view_as(rules.word_first))
+    word_last = _times(rules.word_last, (words.T @ right_word).view_as(rules.word_last))
+    both = _times(rules.binary, pairs.view_as(rules.binary))
+    nonterminal_first = torch.cat([both, word_last.permute(1, 2, 0)], dim=-1)
+    rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
+    top = chart.by_start[0, rows, chart.lengths] * outer.by_start[0, rows, chart.lengths]
     return ExpectedCounts(
-        root=(chart.by_start[whole] * outer.by_start[whole]).sum(0),
-        binary=torch.cat([nonterminal_first, terminal_first], dim=1),
-        emission=_times(rules.emission, emission).unflatten(0, (n, batch)),
+        root=top.sum(0),
+        binary=torch.cat([nonterminal_first, word_first.transpose(0, 1)], dim=1),
+        emission=_times(rules.emission, emission),
     )
 
 
@@ -148,34 +147,32 @@ def _word_derivatives(
     Args:
         chart: The inside chart.
         outer: The outside chart.
-        two: The part of spans of two words, `[(n - 1) B, K]`.
+        two: The part of spans of two words, `[n - 1, B, K]`.
 
     Returns:
-        What `left_word` and `right_word` of the rules are, `[n B, K, M]` and `[n B, K, K]`.
+        What `left_word` and `right_word` of the rules are, `[n, B, K, M]` and `[n, B, K, K]`.
     """
-    n, batch, labels = chart.words, len(chart.lengths), two.shape[1]
-    left_word = torch.empty_like(chart.rules.left_word)
-    # A span and the one that is a word narrower lie a position apart in both layouts.
-    share = _share(chart.scale_by_start[batch:, 2:n] - chart.scale_by_start[:-batch, 3:])
-    parent = outer.by_start[:-batch, 3:] * share[..., None]
-    left_word[..., :labels] = torch.bmm(parent.transpose(1, 2), chart.by_start[batch:, 2:n])
-    second = chart.rules.emission[batch:, None]
-    torch.mul(two[..., None], second, out=left_word[:-batch, :, labels:])
-    left_word[-batch:, :, labels:] = 0
-    share = _share(chart.scale_by_end[:-batch, 1 : n - 1] - chart.scale_by_end[batch:, : n - 2])
-    parent = outer.by_end[batch:, : n - 2] * share[..., None]
-    return left_word, torch.bmm(parent.transpose(1, 2), chart.by_end[:-batch, 1 : n - 1])
+    n, labels = len(chart.rules.emission), len(chart.rules.root)
+    left_word = torch.zeros_like(chart.rules.left_word)
+    # A span and the one that is a word narrower lie a place apart in both layouts.
+    share = _share(chart.scale_by_start[1:, :, 2:n] - chart.scale_by_start[:-1, :, 3:])
+    parent = outer.by_start[:-1, :, 3:] * share[..., None]
+    left_word[..., :labels] = parent.transpose(-2, -1) @ chart.by_start[1:, :, 2:n]
+    left_word[:-1, ..., labels:] = two[..., None] * chart.rules.emission[1:, :, None]
+    share = _share(chart.scale_by_end[:-1, :, 1 : n - 1] - chart.scale_by_end[1:, :, : n - 2])
+    parent = outer.by_end[1:, :, : n - 2] * share[..., None]
+    return left_word, parent.transpose(-2, -1) @ chart.by_end[:-1, :, 1 : n - 1]
 
 
 def _split_shares(chart: InsideChart, width: int) -> Tensor:
-    """What children's products are multiplied by in their span's value, `[(n-w+1) B, w - 1]`."""
-    weight = split_weights(chart, width)
-    return _share(weight.sub_(chart.scale_by_start[: len(weight), width, None]))
+    """What children's products are multiplied by in their span's value, `[n - w + 1, B, w - 1]`."""
+    span = chart.scale_by_start[: len(chart.rules.emission) - width + 1, :, width, None]
+    return _share(split_weights(chart, width) - span)
 
 
 def _share(log_share: Tensor) -> Tensor:
     """Exponentiates, without overflow where the span is impossible and nothing is asked of it."""
-    return log_share.clamp_max(LARGEST_SHARE).exp_()
+    return log_share.clamp_max(LARGEST_SHARE).exp()
 
 
 def _times(probability: Tensor, derivative: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def sample(
     refuse_impossible(chart.log_marginal)
     sentence = torch.arange(len(x), device=x.device).repeat_interleave(k)
     lengths = chart.lengths[sentence]
-    root = draw(chart.rules.root * chart.by_start[sentence, lengths], generator)
+    root = draw(chart.rules.root * chart.by_start[0, sentence, lengths], generator)
 
     def split(spans: OpenSpans) -> Splits:
         rows = torch.stack([sentence[spans.tree], spans.left, spans.label], dim=-1)
@@ -61,19 +61,20 @@ def _draw_splits(
     Returns:
         int64 `[T, 3]`, the width of the left child, its label and the right child's.
     """
-    rules, n, batch = chart.rules, chart.words, len(chart.lengths)
-    labels = len(rules.root)
+    rules = chart.rules
+    n, labels = len(rules.emission), len(rules.root)
     sentence, start, label = rows.unbind(-1)
-    start = start * batch + sentence
-    end = start + width * batch
-    left = chart.by_start[:, 2 : width - 1][start]
-    right = chart.by_end[:, n - width + 2 : n - 1][end]
-    first = rules.left_word[start, label, :labels] * chart.by_start[start + batch, width - 1]
-    last = rules.right_word[end - batch, label] * chart.by_start[start, width - 1]
+    end = start + width
+    left = chart.by_start[:, :, 2 : width - 1][start, sentence]
+    right = chart.by_end[:, :, n - width + 2 : n - 1][end, sentence]
+    first = rules.left_word[..., :labels][start, sentence, label]
+    first = first * chart.by_start[start + 1, sentence, width - 1]
+    last = rules.right_word[end - 1, sentence, label]
+    last = last * chart.by_start[start, sentence, width - 1]
     # For each split the weight of the right child's label; of the left one's, where it is a word.
     weight = torch.cat([first[:, None], left @ rules.binary[label] * right, last[:, None]], dim=1)
-    scale = chart.scale_by_start[:, 1:width][start]
-    scale = scale + chart.scale_by_end[:, n - width + 1 : n][end]
+    scale = chart.scale_by_start[:, :, 1:width][start, sentence]
+    scale = scale + chart.scale_by_end[:, :, n - width + 1 : n][end, sentence]
     share = (scale - scale.amax(-1, keepdim=True)).exp()
     split = draw(weight.sum(-1) * share, generator)
     spans = torch.arange(len(rows), device=rows.device)

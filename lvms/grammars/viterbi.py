@@ -11,7 +11,6 @@ from lvms.grammars.inside_chart import (
     LeafRules,
     leaf_rules,
     log_outer,
-    nonterminal_children,
     plain_inputs,
     refuse_impossible,
 )
@@ -24,11 +23,10 @@ class _BestChart(NamedTuple):
 
     Attributes:
         binary: `[K, K, K]`, log-probabilities.
-        left_word: `[n B, K, K]`, at [., A, C]: the left child is a word, the right one C.
-        right_word: `[n B, K, K]`, at [., A, B]: the right child is a word.
-        by_start: `[(n + 1) B, n + 1, K]`, at [i B + b, w]: span i .. i + w.
-        by_end: `[(n + 1) B, n + 1, K]`, at [j B + b, n - w]: span j - w .. j.
-        batch: B.
+        left_word: `[n, B, K, K]`, at [i, b, A, C]: the left child is word i, the right one C.
+        right_word: `[n, B, K, K]`, at [i, b, A, B]: the right child is word i.
+        by_start: `[n + 1, B, n + 1, K]`, at [i, b, w]: span i .. i + w.
+        by_end: `[n + 1, B, n + 1, K]`, at [j, b, n - w]: span j - w .. j.
     """
 
     binary: Tensor
@@ -36,7 +34,6 @@ class _BestChart(NamedTuple):
     right_word: Tensor
     by_start: Tensor
     by_end: Tensor
-    batch: int
 
 
 @torch.no_grad()
@@ -55,9 +52,9 @@ def viterbi(rules: GrammarRules, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     scores, lengths = plain_inputs(rules, x)
     leaves = leaf_rules(rules.root, rules.binary, scores)
-    chart = _best_chart(leaves, len(x))
+    chart = _best_chart(leaves)
     sentence = torch.arange(len(x), device=x.device)
-    best, root = (chart.by_start[sentence, lengths] + leaves.root.log()).max(-1)
+    best, root = (chart.by_start[0, sentence, lengths] + leaves.root.log()).max(-1)
     log_joint = best + log_outer(leaves, lengths)
     refuse_impossible(log_joint)
 
@@ -70,35 +67,37 @@ def viterbi(rules: GrammarRules, x: Tensor) -> tuple[Tensor, Tensor]:
     return grow_trees(root, lengths, x.shape[1] - 1, rules.nonterminals, split), log_joint
 
 
-def _best_chart(leaves: LeafRules, batch: int) -> _BestChart:
+def _best_chart(leaves: LeafRules) -> _BestChart:
     """Fills the chart, all spans of a width at once."""
-    labels, n = len(leaves.root), len(leaves.emission) // batch
-    two = leaves.left_word[:-batch, :, labels:] @ leaves.emission[batch:, :, None]
-    by_start, by_end = two.new_full((2, (n + 1) * batch, n + 1, labels), -math.inf)
-    first_word, last_word = leaves.left_word[..., :labels].log(), leaves.right_word.log()
-    chart = _BestChart(leaves.binary.log(), first_word, last_word, by_start, by_end, batch)
+    n, batch, labels, _ = leaves.left_word.shape
+    two = leaves.left_word[:-1, ..., labels:] @ leaves.emission[1:, :, :, None]
+    by_start, by_end = two.new_full((2, n + 1, batch, n + 1, labels), -math.inf)
+    left_word = leaves.left_word[..., :labels].log()
+    chart = _BestChart(leaves.binary.log(), left_word, leaves.right_word.log(), by_start, by_end)
     for width in range(2, n + 1):
-        spans = (n - width + 1) * batch
+        spans = n - width + 1
         if width == 2:
             value = two.squeeze(-1).log()
         else:
-            narrower = by_start[: spans + batch, width - 1].unsqueeze(1)
-            first = (first_word[:spans] + narrower[batch:]).amax(-1)
-            last = (last_word[-spans:] + narrower[:spans]).amax(-1)
+            narrower = chart.by_start[: spans + 1, :, width - 1].unsqueeze(-2)
+            first = (chart.left_word[:spans] + narrower[1:]).amax(-1)
+            last = (chart.right_word[width - 1 :] + narrower[:-1]).amax(-1)
             value = torch.maximum(first, last)
         if width > 3:
             value = torch.maximum(value, _best_pairs(chart, width))
-        by_start[:spans, width] = value
-        by_end[-spans:, n - width] = value
+        chart.by_start[:spans, :, width] = value
+        chart.by_end[width:, :, n - width] = value
     return chart
 
 
 def _best_pairs(chart: _BestChart, width: int) -> Tensor:
-    """Maximises over splits, then rules, of two nonterminal children: `[(n - w + 1) B, K]`."""
-    left, right = nonterminal_children(chart.by_start, chart.by_end, width, chart.batch)
-    pairs = left[:, 0, :, None] + right[:, 0, None]
-    for split in range(1, width - 3):
-        torch.maximum(pairs, left[:, split, :, None] + right[:, split, None], out=pairs)
+    """The best of two nonterminal children, `[n - w + 1, B, K]`: first the split, then the rule."""
+    n = len(chart.left_word)
+    left = chart.by_start[: n - width + 1].unsqueeze(-1)
+    right = chart.by_end[width:].unsqueeze(-2)
+    pairs = left[:, :, 2] + right[:, :, n - width + 2]
+    for inner in range(3, width - 1):
+        torch.maximum(pairs, left[:, :, inner] + right[:, :, n - width + inner], out=pairs)
     return torch.stack([(pairs + rule).amax((-2, -1)) for rule in chart.binary], dim=-1)
 
 
@@ -113,15 +112,14 @@ def _best_splits(chart: _BestChart, rows: Tensor, width: int) -> Tensor:
     Returns:
         int64 `[T, 3]`, the width of the left child, its label and the right child's.
     """
-    n, labels = chart.by_start.shape[1] - 1, len(chart.binary)
+    n, labels = len(chart.left_word), len(chart.binary)
     sentence, start, label = rows.unbind(-1)
-    start = start * chart.batch + sentence
-    end = start + width * chart.batch
-    left = chart.by_start[:, 2 : width - 1][start]
-    right = chart.by_end[:, n - width + 2 : n - 1][end]
+    end = start + width
+    left = chart.by_start[:, :, 2 : width - 1][start, sentence]
+    right = chart.by_end[:, :, n - width + 2 : n - 1][end, sentence]
     inner = left[..., None] + right[..., None, :] + chart.binary[label][:, None]
-    first = chart.left_word[start, label] + chart.by_start[start + chart.batch, width - 1]
-    last = chart.right_word[end - chart.batch, label] + chart.by_start[start, width - 1]
+    first = chart.left_word[start, sentence, label] + chart.by_start[start + 1, sentence, width - 1]
+    last = chart.right_word[end - 1, sentence, label] + chart.by_start[start, sentence, width - 1]
     # The order of the candidates: a word first with C, then every split with (B, C), then a word
     # last with B; so what comes behind the first K can be counted from -K.
     best = torch.cat([first, inner.flatten(1), last], dim=-1).argmax(-1)
