@@ -54,9 +54,9 @@ def put_node(state: Tensor, gap: Tensor, label: Tensor, left: Tensor, right: Ten
     Args:
         state: int64 `[B, 3 G]`.
         gap: int64 `[B, 1]`, where it goes.
-        label: int64 `[B, 1]`, as in `TreeNodes`, and so are
-        left: int64 `[B, 1]`, and
-        right: int64 `[B, 1]`.
+        label: int64 `[B, 1]`, coded as in `TreeNodes`.
+        left: int64 `[B, 1]`, the fencepost before its first word.
+        right: int64 `[B, 1]`, the fencepost behind its last word.
 
     Returns:
         int64 `[B, 3 G]`, a new tensor.
