@@ -1,1 +1,1 @@
-"""Grammars: models of sentences whose latents are labelled binary trees."""
+"""Grammars whose latent variable is the tree: their tables, exact inference and priors."""

@@ -1,0 +1,92 @@
+"""Log-probabilities of trees under a grammar's rules, all nodes of all sentences at once."""
+
+import torch
+from torch import Tensor
+
+from gfn_envs.binary_tree import OPEN, TreeNodes, children, tree_nodes
+from lvms.grammars.rules import GrammarRules
+
+
+def tree_log_prob(rules: GrammarRules, x: Tensor, state: Tensor) -> Tensor:
+    """Sums the scores of all rules of a tree that are known, preterminals summed out.
+
+    On complete trees this is log p(x, z). In a partial one a rule counts once the labels of its
+    node, of its children and, where the grammar asks for it, of its parent are known; a child of
+    one word has no label to wait for. The root's own factor counts once the sentence has a label.
+
+    Args:
+        rules: The grammar.
+        x: Words, int64 `[B, N]`, -1 behind the end.
+        state: Trees of `BottomUpTree` or `TopDownTree`, complete or not, int64 `[B, 3 (N - 1)]`.
+
+    Returns:
+        float `[B]`, nats, differentiable in the rules.
+    """
+    nodes = tree_nodes(state)
+    label = torch.where(nodes.label <= OPEN, OPEN - nodes.label, nodes.label)
+    length = (x >= 0).sum(-1, keepdim=True)
+    is_sentence = (nodes.left == 0) & (nodes.right == length)
+    root_score = rules.root[label.clamp_min(0)].where(is_sentence, 0.0).sum(-1)
+    row, score = _node_scores(rules, x, nodes, label, is_sentence)
+    return root_score.index_add(0, row, score)
+
+
+def _node_scores(
+    rules: GrammarRules, x: Tensor, nodes: TreeNodes, label: Tensor, is_sentence: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rows of known rules, int64 `[R]`, and their scores, float `[R]`."""
+    left_gap, right_gap = children(nodes)
+    gap = torch.arange(label.shape[1], device=label.device)
+    left_is_word, right_is_word = nodes.left == gap, nodes.right == gap + 2
+    left, right = _label_at(label, left_gap), _label_at(label, right_gap)
+    known = (nodes.label >= 0) & (left_is_word | (left >= 0)) & (right_is_word | (right >= 0))
+    # A rule's place among the K, or (K + 1) K, left-hand sides.
+    side = label
+    num_labels, num_symbols = rules.binary.shape[-3:-1]
+    if rules.binary.ndim == 4:
+        parent = _parent_label(label, left_gap, right_gap)
+        parent = parent.where(~is_sentence, num_labels)
+        known &= parent >= 0
+        side = parent * num_labels + label
+    binary = rules.binary.reshape(-1, num_symbols, num_symbols)
+    emission = rules.emission.T
+    rows, scores = [], []
+    for first_is_word, second_is_word in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        here = known & (left_is_word == first_is_word) & (right_is_word == second_is_word)
+        row, place = here.nonzero(as_tuple=True)
+        at = side[row, place]
+        first = x[row, place] if first_is_word else left[row, place]
+        second = x[row, place + 1] if second_is_word else right[row, place]
+        rows.append(row)
+        if first_is_word and second_is_word:
+            table = binary[:, num_labels:, num_labels:].flatten(1).index_select(0, at)
+            table = table.view(len(at), -1, num_symbols - num_labels)
+            pairs = emission.index_select(0, first)[:, :, None]
+            pairs = pairs + emission.index_select(0, second)[:, None]
+            scores.append((table + pairs).flatten(1).logsumexp(-1))
+        elif second_is_word:
+            table = binary[:, :num_labels, num_labels:].flatten(0, 1)
+            table = table.index_select(0, at * num_labels + first)
+            scores.append((table + emission.index_select(0, second)).logsumexp(-1))
+        elif first_is_word:
+            table = binary[:, num_labels:, :num_labels].mT.flatten(0, 1)
+            table = table.index_select(0, at * num_labels + second)
+            scores.append((table + emission.index_select(0, first)).logsumexp(-1))
+        else:
+            index = (at * num_symbols + first) * num_symbols + second
+            scores.append(binary.flatten().index_select(0, index))
+    return torch.cat(rows), torch.cat(scores)
+
+
+def _label_at(label: Tensor, gap: Tensor) -> Tensor:
+    """The labels at gaps, -1 where the gap is -1 or has none."""
+    return label.gather(1, gap.clamp_min(0)).where(gap >= 0, -1)
+
+
+def _parent_label(label: Tensor, left_gap: Tensor, right_gap: Tensor) -> Tensor:
+    """The label of each node's parent, -1 where there is none."""
+    # Absent children write into one place more, which is cut off.
+    parent = label.new_full((len(label), label.shape[1] + 1), -1)
+    for gap in (left_gap, right_gap):
+        parent.scatter_(1, gap.where(gap >= 0, label.shape[1]), label)
+    return parent[:, :-1]
