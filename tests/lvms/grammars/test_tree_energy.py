@@ -8,7 +8,7 @@ from lvms.grammars.shape_chains import ShapeChains
 from lvms.grammars.tree_energy import TreeEnergy
 from lvms.grammars.tree_moves import num_nodes
 from tests.algorithms.statistics import structure_counts
-from tests.lvms.tree_cases import all_trees
+from tests.lvms.grammars.tree_cases import all_trees
 
 
 def random_energy(size=8, spread=1.0, seed=0):
