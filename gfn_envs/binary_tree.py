@@ -48,6 +48,24 @@ def tree_state(nodes: TreeNodes) -> Tensor:
     return torch.cat(nodes, dim=-1)
 
 
+def put_node(state: Tensor, gap: Tensor, label: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Writes one node or open span in each state, or removes one where the three are -1.
+
+    Args:
+        state: int64 `[B, 3 G]`.
+        gap: int64 `[B, 1]`, where it goes.
+        label: int64 `[B, 1]`, as in `TreeNodes`, and so are
+        left: int64 `[B, 1]`, and
+        right: int64 `[B, 1]`.
+
+    Returns:
+        int64 `[B, 3 G]`, a new tensor.
+    """
+    num_gaps = state.shape[1] // 3
+    place = torch.cat([gap, gap + num_gaps, gap + 2 * num_gaps], dim=1)
+    return state.scatter(1, place, torch.cat([label, left, right], dim=1))
+
+
 def span_chart(nodes: TreeNodes) -> Tensor:
     """Finds nodes and open spans by their fenceposts.
 
@@ -68,6 +86,33 @@ def span_chart(nodes: TreeNodes) -> Tensor:
     return chart.view(batch, side, side)
 
 
+def parents(nodes: TreeNodes) -> tuple[Tensor, Tensor]:
+    """Finds the nodes that nodes and open spans hang from.
+
+    A span (left, right) can only have been split off at one of its two ends: at gap left - 1 it is
+    the right child, at gap right - 1 the left one.
+
+    Args:
+        nodes: G gaps.
+
+    Returns:
+        Where each is the left child of a node and where it is the right child, the gap of that
+        node, int64 `[B, G]` each; -1 where it is not, and where there is neither node nor span.
+    """
+    num_gaps = nodes.label.shape[-1]
+    present = nodes.label != UNSET
+
+    def where_parent(gap: Tensor, shared: Tensor) -> Tensor:
+        """Picks `gap` `[B, G]` where a node lies there that has the same `shared` fencepost."""
+        place = gap.clamp(0, num_gaps - 1)
+        is_node = (nodes.label.gather(1, place) >= 0) & (place == gap) & present
+        return gap.where(is_node & (shared.gather(1, place) == shared), UNSET)
+
+    as_left = where_parent(nodes.right - 1, nodes.left)
+    as_right = where_parent(nodes.left - 1, nodes.right)
+    return as_left, as_right
+
+
 def children(nodes: TreeNodes) -> tuple[Tensor, Tensor]:
     """Finds the children of nodes.
 
@@ -78,10 +123,13 @@ def children(nodes: TreeNodes) -> tuple[Tensor, Tensor]:
         The gaps where the left and the right child lie, split or open, int64 `[B, G]` each; -1
         where the child is a word or is missing, and for what is not a node.
     """
-    num_gaps = nodes.label.shape[-1]
-    chart = span_chart(nodes).flatten(1)
-    split = torch.arange(1, num_gaps + 1, device=chart.device)
-    is_node = nodes.label >= 0
-    left = chart.gather(1, (nodes.left * (num_gaps + 2) + split).where(is_node, 0))
-    right = chart.gather(1, (split * (num_gaps + 2) + nodes.right).where(is_node, 0))
-    return left, right
+    batch, num_gaps = nodes.label.shape
+    gap = torch.arange(num_gaps, device=nodes.label.device).expand(batch, -1)
+
+    def turn_round(parent: Tensor) -> Tensor:
+        """Writes each child at its parent's gap; what has no parent goes to a spare one."""
+        child = nodes.label.new_full((batch, num_gaps + 1), UNSET)
+        return child.scatter_(1, parent.where(parent >= 0, num_gaps), gap)[:, :-1]
+
+    as_left, as_right = parents(nodes)
+    return turn_round(as_left), turn_round(as_right)

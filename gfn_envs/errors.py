@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class MissingPackageError(UserError, ImportError):
+    """A package of an optional extra is not installed; the message says which `pip install`."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Builds the error for a name that no registry holds, with the nearest known names.
 

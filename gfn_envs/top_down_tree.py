@@ -1,0 +1,165 @@
+"""A labelled binary tree over a sentence, built by splitting spans."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gfn_envs.binary_tree import OPEN, UNSET, put_node, tree_nodes
+from gfn_envs.labelled_tree_env import LabelledTreeEnv
+
+
+class TopDownTree(LabelledTreeEnv):
+    """A labelled binary tree over a sentence, built from the root down.
+
+    Description:
+        The latent of a grammar in Chomsky normal form, in the order in which the grammar
+        generates: the whole sentence gets a label; the leftmost span that is labelled and not
+        split is split between two words; then its left and its right part get their labels. Parts
+        of a single word are finished without one.
+
+    State:
+        int64 `[3 (N - 1)]`: the label, the left and the right fencepost of the node at each gap
+        between two words, -1 where there is none; a span with label A that is not yet split lies
+        at its first gap, with -2 - A for its label; see `gfn_envs.binary_tree`. The context is n.
+
+    Actions:
+        Action g, 0 to N - 2, splits the current span at gap g (between words g and g + 1); action
+        N - 1 + A gives the current part label A. There are N - 1 + K.
+
+    Build orders:
+        One, from the left and depth first: a tree, each state has one parent, so P_B = 1.
+
+    Termination:
+        After 2 (n - 1) actions; exit is forced.
+
+    Enumeration:
+        All C(n - 1) K^(n - 1) trees, C(m) being Catalan's number, in ascending order of the
+        root's gap, then of the shapes left and right of it; labels change fastest.
+
+    Rendering:
+        `ansi`: the tree in box-drawing characters over the words' positions, spans not yet split
+        under a dashed line; `rgb_array`: the same as a picture.
+
+    Registered configurations:
+        `gfn_envs/TopDownTree-v0` (max_words 4, labels 2, min_words 2).
+    """
+
+    is_tree = True
+
+    def __init__(self, max_words: int = 4, labels: int = 2, min_words: int = 2) -> None:
+        """Lays out the state and action spaces.
+
+        Args:
+            max_words: N, the most words of a sentence, at least 2.
+            labels: K, the number of labels, at least 1.
+            min_words: The fewest words of a sentence drawn without data, 2 to N.
+
+        Raises:
+            UserError: If one of them is out of its range.
+        """
+        super().__init__(max_words, labels, min_words)
+        self.max_steps = 2 * self.num_gaps
+        self.num_actions = self.num_gaps + self.labels
+        self.state_low[: self.num_gaps] = OPEN - (self.labels - 1)
+        self._action = torch.arange(self.num_actions)
+
+    def forward_mask(self, state: Tensor, context: Tensor) -> Tensor:
+        """Allows the labels or the gaps of the current span; see `LatentEnv.forward_mask`."""
+        first, end, unlabelled = self._current_span(state, context)
+        splits = (self._gap >= first) & (self._gap < end) & ~unlabelled
+        return torch.cat([splits, unlabelled.expand(-1, self.labels)], dim=1)
+
+    def backward_mask(self, state: Tensor, context: Tensor) -> Tensor:
+        """Allows the last action alone; see `LatentEnv.backward_mask`."""
+        split, labelled = self._last_move(state)
+        open_label = tree_nodes(state).label.gather(1, labelled.clamp_min(0))
+        # Where nothing was labelled last this is the split, and -1, no action, where it all begins.
+        last = split.where(labelled == UNSET, self.num_gaps + OPEN - open_label)
+        return last == self._action
+
+    def step(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
+        """Splits the current span or labels it; see `LatentEnv.step`."""
+        first, end, _ = self._current_span(state, context)
+        first = first.clamp_max(self.num_gaps - 1)  # of complete trees it is past the last gap
+        action = action[:, None]
+        nodes = tree_nodes(state)
+        label, left, right = (part.gather(1, first) for part in nodes)
+        nothing = torch.full_like(first, UNSET)
+        cleared = put_node(state, first, nothing, nothing, nothing)
+        splits = action < self.num_gaps
+        return put_node(
+            cleared,
+            action.where(splits, first),
+            torch.where(splits, OPEN - label, OPEN - (action - self.num_gaps)),
+            left.where(splits, first),
+            right.where(splits, end + 1),
+        )
+
+    def backward_step(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
+        """Joins the last split again or removes the last label; see `LatentEnv.backward_step`."""
+        _, labelled = self._last_move(state)
+        joins = action[:, None] < self.num_gaps
+        gap = action[:, None].where(joins, labelled).clamp_min(0)
+        label, left, right = (part.gather(1, gap) for part in tree_nodes(state))
+        nothing = torch.full_like(gap, UNSET)
+        cleared = put_node(state, gap, nothing, nothing, nothing)
+        # A joined span waits at its first gap; where a label goes, nothing stays.
+        first = left.where(joins, gap).clamp_min(0)
+        waiting = (part.where(joins, UNSET) for part in (OPEN - label, left, right))
+        return put_node(cleared, first, *waiting)
+
+    def num_steps(self, context: Tensor) -> Tensor:
+        """Gives 2 (n - 1); see `LatentEnv.num_steps`."""
+        return 2 * (context[:, 0] - 1)
+
+    def num_parents(self, state: Tensor, context: Tensor) -> Tensor:
+        """Gives 1, and 0 at the initial state; see `LatentEnv.num_parents`."""
+        return (tree_nodes(state).label != UNSET).any(-1).long()
+
+    def log_num_trajectories(self, state: Tensor, context: Tensor) -> Tensor:
+        """Gives 0: a tree is built in one way only."""
+        return torch.zeros(len(state), device=state.device)
+
+    def _current_span(self, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Finds the span that the next action labels or splits.
+
+        Splits cut the sentence into spans, so each run of gaps without one is a span of its own.
+
+        Returns:
+            The first gap inside it, int64 `[B, 1]`; the gap behind its last one, int64 `[B, 1]`;
+            whether it has no label yet, bool `[B, 1]`. At complete trees the first gap is G.
+        """
+        label = tree_nodes(state).label
+        is_split = label >= 0
+        unsplit = ~is_split & (self._gap < context - 1)
+        # Behind a split, and at the start, where none was cut off.
+        starts = F.pad(is_split[:, :-1], (1, 0), value=True)
+        unlabelled = unsplit & starts & (label == UNSET)
+        first_unlabelled = self._first(unlabelled, self.num_gaps)
+        labels_next = first_unlabelled < self.num_gaps
+        first = first_unlabelled.where(labels_next, self._first(unsplit, self.num_gaps))
+        end = self._first(is_split & (self._gap > first), context - 1)
+        return first, end, labels_next
+
+    def _last_move(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Finds the split that came last, and the label if one came after it.
+
+        Returns:
+            The gap of the split, int64 `[B, 1]`, -1 where there is none; the gap where the span
+            lies that was labelled last, int64 `[B, 1]`, -1 where a split came after every label.
+        """
+        label, left, right = tree_nodes(state)
+        # Splits go from the left, and among those with the same left end from the widest.
+        order = (left * (self.max_words + 1) - right).where(label >= 0, -self.max_words - 1)
+        split = order.argmax(-1, keepdim=True)
+        left_part = left.gather(1, split).clamp_min(0)
+        split = split.where(label.gather(1, split) >= 0, UNSET)
+        # The root, before any split, lies where the right part of a split at gap -1 would.
+        right_part = split + 1
+        padded = F.pad(label, (0, 1), value=UNSET)
+        labelled = left_part.where(label.gather(1, left_part) <= OPEN, UNSET)
+        return split, right_part.where(padded.gather(1, right_part) <= OPEN, labelled)
+
+    def _first(self, mask: Tensor, otherwise: Tensor | int) -> Tensor:
+        """Finds the first gap where `mask` `[B, G]` holds, or `otherwise`, int64 `[B, 1]`."""
+        return self._gap.where(mask, otherwise).amin(-1, keepdim=True)
