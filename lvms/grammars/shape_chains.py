@@ -9,16 +9,19 @@ from gfn_envs.binary_tree import TreeNodes, tree_state
 from lvms.grammars.tree_energy import TreeEnergy
 from lvms.grammars.tree_moves import num_nodes, rotate
 
+Walk = Callable[[Tensor, torch.Generator | None], Tensor]
+"""Moves trees `[M, 3 (N - 1)]` in a way that leaves a distribution invariant."""
+
 
 class ShapeChains(nn.Module):
-    """Markov chains of shapes, some for each number of words, that follow exp(-E) as E is learned.
+    """Markov chains of trees, some for each number of words, that follow E as it is learned.
 
     Tieleman: "Training restricted Boltzmann machines using approximations to the likelihood
-    gradient", ICML 2008. A move is a rotation, which keeps the number of words. The chains are part
-    of the module's state, so that learning can be resumed.
+    gradient", ICML 2008. A move keeps the number of words. The chains are part of the module's
+    state, so that learning can be resumed.
 
     Attributes:
-        z: Shapes of 2, 3, .. N words, labels 0, a buffer int64 `[N - 1, C, 3 (N - 1)]`.
+        z: Trees of 2, 3, .. N words, a buffer int64 `[N - 1, C, 3 (N - 1)]`.
         moves: How many moves a chain makes before it is compared with data.
     """
 
@@ -46,8 +49,8 @@ class ShapeChains(nn.Module):
 
     def start(self, generator: torch.Generator | None = None) -> None:
         """Makes the shapes random, by moves at equal energies."""
-        z = self.z.flatten(0, 1)
-        z = _walk(lambda z: torch.zeros(len(z), device=z.device), z, 8 * len(self.z), generator)
+        z, moves = self.z.flatten(0, 1), 8 * len(self.z)
+        z = rotations_under(lambda z: torch.zeros(len(z), device=z.device), moves)(z, generator)
         self.z.copy_(z.view_as(self.z))
 
     def contrast(
@@ -56,6 +59,7 @@ class ShapeChains(nn.Module):
         z: Tensor,
         weight: Tensor,
         generator: torch.Generator | None = None,
+        walk: Walk | None = None,
     ) -> Tensor:
         """Moves the chains and computes energies of data against theirs.
 
@@ -64,39 +68,48 @@ class ShapeChains(nn.Module):
             z: Trees, int64 `[B, 3 (N - 1)]`.
             weight: Of each of them, float `[B]`, in all 1.
             generator: Source of randomness.
+            walk: Moves the chains under a distribution that has a factor exp(-E); by default it
+                has no other, and a chain makes `moves` rotations.
 
         Returns:
             sum_b weight[b] (E(z[b]) - mean of E over the chains of as many words): a scalar, whose
-            gradient estimates that of the mean of -log p(shape | n).
+            gradient estimates that of the mean of -log p(z | n).
         """
         which = num_nodes(z) - 1
         mass = weight.new_zeros(len(self.z)).index_add(0, which, weight)
         present = mass.nonzero().squeeze(1)
-        chains = _walk(energy, self.z[present].flatten(0, 1), self.moves, generator)
+        walk = walk or rotations_under(energy, self.moves)
+        with torch.no_grad():
+            chains = walk(self.z[present].flatten(0, 1), generator)
         self.z[present] = chains.view(len(present), *self.z.shape[1:])
         share = (mass[present] / self.z.shape[1]).repeat_interleave(self.z.shape[1])
         signed = torch.cat([weight, -share])
         return signed @ energy(torch.cat([z, chains]))
 
 
-@torch.no_grad()
-def _walk(
-    energy: Callable[[Tensor], Tensor], z: Tensor, moves: int, generator: torch.Generator | None
-) -> Tensor:
-    """Makes moves that leave exp(-E) invariant, int64 `[M, 3 (N - 1)]`.
+def rotations_under(energy: Callable[[Tensor], Tensor], moves: int) -> Walk:
+    """Makes a walk of rotations that leaves exp(-E) invariant.
 
     They are accepted with probability 1 / (1 + exp(E' - E)) (Barker 1965). By Metropolis' rule the
     two shapes of three words would take turns for ever where their energies are equal.
+
+    Args:
+        energy: E, float `[M]` of trees `[M, 3 (N - 1)]`.
+        moves: How many rotations each tree is offered.
     """
-    current = energy(z)
-    for _ in range(moves):
-        proposal = rotate(z, generator)
-        proposed = energy(proposal)
-        uniform = torch.rand(len(z), generator=generator, device=z.device)
-        accepted = uniform < (current - proposed).sigmoid()
-        z = torch.where(accepted[:, None], proposal, z)
-        current = torch.where(accepted, proposed, current)
-    return z
+
+    def walk(z: Tensor, generator: torch.Generator | None) -> Tensor:
+        current = energy(z)
+        for _ in range(moves):
+            proposal = rotate(z, generator)
+            proposed = energy(proposal)
+            uniform = torch.rand(len(z), generator=generator, device=z.device)
+            accepted = uniform < (current - proposed).sigmoid()
+            z = torch.where(accepted[:, None], proposal, z)
+            current = torch.where(accepted, proposed, current)
+        return z
+
+    return walk
 
 
 def _left_branching(max_words: int) -> Tensor:

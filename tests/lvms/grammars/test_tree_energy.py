@@ -121,8 +121,8 @@ def test_a_distribution_of_shapes_is_learned(words):
     chains = ShapeChains(words, chains=64, moves=4, generator=generator)
     optimizer = torch.optim.Adam(energy.parameters(), 2e-2)
     apart = 0.5 * (exact_log_prob(energy, shapes).exp() - target).abs().sum()
-    for step in range(300):
-        if step == 200:
+    for step in range(400):
+        if step == 250:
             optimizer.param_groups[0]["lr"] = 2e-3
         data = shapes[torch.multinomial(target, 64, replacement=True, generator=generator)]
         loss = chains.contrast(energy, data, torch.full((64,), 1 / 64), generator)
