@@ -46,7 +46,8 @@ class TreeMoves:
 def rotate(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Turns a uniformly drawn edge of each tree over; trees of two words have none and stay.
 
-    The labels go with their nodes or stay above and below: either, by the toss of a coin.
+    The upper node's label stays above and the lower one's below: under random grammars that was
+    accepted twice as often as labels that go with their nodes.
 
     Args:
         z: Complete states, int64 `[N, 3 G]`.
@@ -58,11 +59,8 @@ def rotate(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     lower = draw_edge(z, generator)
     upper = parents(z, lower)
     turned = turn_edge(z, lower, upper)
-    exchanged = torch.rand(len(z), generator=generator, device=z.device) < 0.5
     label, row = tree_nodes(turned).label, torch.arange(len(z), device=z.device)
-    above, below = label[row, upper], label[row, lower]
-    label[row, upper] = below.where(exchanged, above)
-    label[row, lower] = above.where(exchanged, below)
+    label[row, lower], label[row, upper] = label[row, upper], label[row, lower]
     return torch.where((num_nodes(z) > 1)[:, None], turned, z)
 
 

@@ -17,7 +17,7 @@ from lvms.grammars.tree_moves import (
     turn_edge,
 )
 from tests.algorithms.statistics import assert_drawn_from, structure_counts
-from tests.lvms.tree_cases import all_trees
+from tests.lvms.grammars.tree_cases import all_trees
 
 DRAWS = 4000
 
