@@ -271,9 +271,10 @@ def child_pairs(chart: SpanChart, width: int, weight: Tensor) -> Tensor:
 def _log_marginal(chart: InsideChart) -> Tensor:
     """Reads log p(x) off a filled chart, `[B]`."""
     rows = torch.arange(len(chart.lengths), device=chart.lengths.device)
-    whole = (chart.by_start[0, rows, chart.lengths] * chart.rules.root).sum(-1).log()
+    whole = (chart.by_start[0, rows, chart.lengths] * chart.rules.root).sum(-1)
     scale = chart.scale_by_start[0, rows, chart.lengths]
-    return whole + scale + log_outer(chart.rules, chart.lengths)
+    outer = log_outer(chart.rules, chart.lengths)
+    return F.threshold(whole, TINY, 0.0).log() + scale + outer
 
 
 def log_outer(rules: LeafRules, lengths: Tensor) -> Tensor:

@@ -71,10 +71,6 @@ class GrammarRules:
         """Whether an expansion depends on the label of the parent."""
         return self.binary.dim() == 4
 
-    def detach(self) -> "GrammarRules":
-        """Returns the same tables without their history."""
-        return GrammarRules(self.root.detach(), self.binary.detach(), self.emission.detach())
-
 
 def sentence_lengths(x: Tensor, vocabulary: int) -> Tensor:
     """Counts the words of sentences, after checking that they are sentences.
