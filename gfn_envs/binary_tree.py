@@ -54,9 +54,9 @@ def put_node(state: Tensor, gap: Tensor, label: Tensor, left: Tensor, right: Ten
     Args:
         state: int64 `[B, 3 G]`.
         gap: int64 `[B, 1]`, where it goes.
-        label: int64 `[B, 1]`, as in `TreeNodes`, and so are
-        left: int64 `[B, 1]`, and
-        right: int64 `[B, 1]`.
+        label: int64 `[B, 1]`, coded as in `TreeNodes`.
+        left: int64 `[B, 1]`, the fencepost before its first word.
+        right: int64 `[B, 1]`, the fencepost behind its last word.
 
     Returns:
         int64 `[B, 3 G]`, a new tensor.
@@ -123,13 +123,10 @@ def children(nodes: TreeNodes) -> tuple[Tensor, Tensor]:
         The gaps where the left and the right child lie, split or open, int64 `[B, G]` each; -1
         where the child is a word or is missing, and for what is not a node.
     """
-    batch, num_gaps = nodes.label.shape
-    gap = torch.arange(num_gaps, device=nodes.label.device).expand(batch, -1)
-
-    def turn_round(parent: Tensor) -> Tensor:
-        """Writes each child at its parent's gap; what has no parent goes to a spare one."""
-        child = nodes.label.new_full((batch, num_gaps + 1), UNSET)
-        return child.scatter_(1, parent.where(parent >= 0, num_gaps), gap)[:, :-1]
-
-    as_left, as_right = parents(nodes)
-    return turn_round(as_left), turn_round(as_right)
+    num_gaps = nodes.label.shape[-1]
+    chart = span_chart(nodes).flatten(1)
+    split = torch.arange(1, num_gaps + 1, device=chart.device)
+    is_node = nodes.label >= 0
+    left = chart.gather(1, (nodes.left * (num_gaps + 2) + split).where(is_node, 0))
+    right = chart.gather(1, (split * (num_gaps + 2) + nodes.right).where(is_node, 0))
+    return left, right

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfn_envs.binary_tree import OPEN, UNSET, put_node, tree_nodes
+from gfn_envs.binary_tree import OPEN, UNSET, parents, put_node, tree_nodes
 from gfn_envs.labelled_tree_env import LabelledTreeEnv
 
 
@@ -120,6 +120,36 @@ class TopDownTree(LabelledTreeEnv):
         """Gives 0: a tree is built in one way only."""
         return torch.zeros(len(state), device=state.device)
 
+    def sample_trajectory_to(
+        self, state: Tensor, context: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sorts all splits and labels at once: the way is the only one, so nothing is drawn.
+
+        A span's label follows on its parent's split, the left one's first.
+        """
+        nodes = tree_nodes(state)
+        is_split, is_labelled = nodes.label >= 0, nodes.label != UNSET
+        time = 3 * self._split_order(state)
+        label_time = torch.full_like(time, -1)  # the root's
+        for place, parent in enumerate(parents(nodes), start=1):
+            after = time.gather(1, parent.clamp_min(0)) + place
+            label_time = after.where(parent != UNSET, label_time)
+        label = nodes.label.where(is_split, OPEN - nodes.label)
+        happens = torch.cat([is_split, is_labelled], dim=1)
+        action = torch.cat([self._gap.expand_as(label), self.num_gaps + label], dim=1)
+        never = torch.iinfo(torch.int64).max
+        order = torch.cat([time, label_time], dim=1).where(happens, never).argsort(-1)
+        return action.where(happens, UNSET).gather(1, order).T, happens.sum(-1)
+
+    def _split_order(self, state: Tensor) -> Tensor:
+        """Numbers the nodes so that those split earlier have lower ones, int64 `[B, G]`, from 1 on.
+
+        Splits go from the left, and among those with the same left end from the widest. What is not
+        a node gets 0.
+        """
+        label, left, right = tree_nodes(state)
+        return (label >= 0) * ((left + 1) * (self.max_words + 1) - right)
+
     def _current_span(self, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Finds the span that the next action labels or splits.
 
@@ -135,11 +165,12 @@ class TopDownTree(LabelledTreeEnv):
         # Behind a split, and at the start, where none was cut off.
         starts = F.pad(is_split[:, :-1], (1, 0), value=True)
         unlabelled = unsplit & starts & (label == UNSET)
-        first_unlabelled = self._first(unlabelled, self.num_gaps)
-        labels_next = first_unlabelled < self.num_gaps
-        first = first_unlabelled.where(labels_next, self._first(unsplit, self.num_gaps))
-        end = self._first(is_split & (self._gap > first), context - 1)
-        return first, end, labels_next
+        # max of a mask says whether it holds anywhere, and where first.
+        labels_next, first = unlabelled.max(-1, keepdim=True)
+        goes_on, first_unsplit = unsplit.max(-1, keepdim=True)
+        first = first.where(labels_next, first_unsplit.where(goes_on, self.num_gaps))
+        is_cut, cut = (is_split & (self._gap > first)).max(-1, keepdim=True)
+        return first, cut.where(is_cut, context - 1), labels_next
 
     def _last_move(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Finds the split that came last, and the label if one came after it.
@@ -148,18 +179,12 @@ class TopDownTree(LabelledTreeEnv):
             The gap of the split, int64 `[B, 1]`, -1 where there is none; the gap where the span
             lies that was labelled last, int64 `[B, 1]`, -1 where a split came after every label.
         """
-        label, left, right = tree_nodes(state)
-        # Splits go from the left, and among those with the same left end from the widest.
-        order = (left * (self.max_words + 1) - right).where(label >= 0, -self.max_words - 1)
-        split = order.argmax(-1, keepdim=True)
+        label, left, _ = tree_nodes(state)
+        latest, split = self._split_order(state).max(-1, keepdim=True)
         left_part = left.gather(1, split).clamp_min(0)
-        split = split.where(label.gather(1, split) >= 0, UNSET)
+        split = split.where(latest > 0, UNSET)
         # The root, before any split, lies where the right part of a split at gap -1 would.
         right_part = split + 1
         padded = F.pad(label, (0, 1), value=UNSET)
         labelled = left_part.where(label.gather(1, left_part) <= OPEN, UNSET)
         return split, right_part.where(padded.gather(1, right_part) <= OPEN, labelled)
-
-    def _first(self, mask: Tensor, otherwise: Tensor | int) -> Tensor:
-        """Finds the first gap where `mask` `[B, G]` holds, or `otherwise`, int64 `[B, 1]`."""
-        return self._gap.where(mask, otherwise).amin(-1, keepdim=True)

@@ -23,6 +23,12 @@ LINE = (110, 110, 110)
 TEXT = (20, 20, 20)
 PAPER = (255, 255, 255)
 
+BRIGHTNESS = (0.30, 0.59, 0.11)
+"""How bright red, green and blue look."""
+
+DARK = 95
+"""Names on colours darker than this are white."""
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -129,16 +135,18 @@ def draw_tree(
             continue
         for end_x, end_y in ends:
             # Down a little, across, and down: such lines never cross, however deep one side is.
-            bend = y + level / 2
+            bend = round(y + level / 2)
             draw.line([(x, y), (x, bend), (end_x, bend), (end_x, end_y)], LINE, stroke, "curve")
     for part in parts:
         x, y = x_of[part.span], y_of[part.span]
+        ink = TEXT
         if part.height:
             reach = max(font.getlength(part.text) / 2 + 0.4 * em, half)
             fill = PAPER if part.label is None else PALETTE[part.label % len(PALETTE)]
             box = (x - reach, y - half, x + reach, y + half)
             draw.rounded_rectangle(box, half, fill, LINE, stroke)
-        draw.text((x, y), part.text, TEXT, font, "mm")
+            ink = PAPER if np.dot(fill, BRIGHTNESS) < DARK else TEXT
+        draw.text((x, y), part.text, ink, font, "mm")
     small = image.resize((size[0] // SMOOTHING, size[1] // SMOOTHING), Image.Resampling.LANCZOS)
     return np.asarray(small)
 

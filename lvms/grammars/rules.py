@@ -16,7 +16,7 @@ class GrammarRules:
 
     Child symbols are numbered 0 .. K - 1 for nonterminals and K .. M - 1 for preterminals, with
     M = K + P. A child of two or more words is a nonterminal, a child of one word a preterminal.
-    What is impossible has log-probability -inf, or anything far below -100.
+    What is impossible has log-probability -inf or -1e30.
 
     Attributes:
         root: `[K]`, S -> A.
@@ -35,13 +35,15 @@ class GrammarRules:
         Raises:
             UserError: If they do not.
         """
-        symbols = self.nonterminals + self.preterminals
-        table = (self.nonterminals, symbols, symbols)
-        if self.root.dim() != 1 or self.emission.dim() != 2 or 0 in self.binary.shape:
+        if (self.root.dim(), self.emission.dim()) != (1, 2) or not (
+            self.root.numel() and self.emission.numel()
+        ):
             raise UserError(
                 "A grammar's root must be [K] and its emission [P, V], none empty; got "
                 f"{list(self.root.shape)} and {list(self.emission.shape)}."
             )
+        symbols = self.nonterminals + self.preterminals
+        table = (self.nonterminals, symbols, symbols)
         if self.binary.shape not in (table, (self.nonterminals + 1, *table)):
             raise UserError(
                 f"With {self.nonterminals} nonterminals and {self.preterminals} preterminals, "
@@ -68,10 +70,6 @@ class GrammarRules:
     def conditioned_on_parent(self) -> bool:
         """Whether an expansion depends on the label of the parent."""
         return self.binary.dim() == 4
-
-    def detach(self) -> "GrammarRules":
-        """Returns the same tables without their history."""
-        return GrammarRules(self.root.detach(), self.binary.detach(), self.emission.detach())
 
 
 def sentence_lengths(x: Tensor, vocabulary: int) -> Tensor:

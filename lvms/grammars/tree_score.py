@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gfn_envs.binary_tree import OPEN, TreeNodes, children, tree_nodes
+from gfn_envs.binary_tree import OPEN, TreeNodes, children, parents, tree_nodes
 from lvms.grammars.rules import GrammarRules
 
 
@@ -44,7 +44,8 @@ def _node_scores(
     side = label
     num_labels, num_symbols = rules.binary.shape[-3:-1]
     if rules.binary.ndim == 4:
-        parent = _parent_label(label, left_gap, right_gap)
+        # A node is a child of one parent at most.
+        parent = _label_at(label, torch.maximum(*parents(nodes)))
         parent = parent.where(~is_sentence, num_labels)
         known &= parent >= 0
         side = parent * num_labels + label
@@ -81,12 +82,3 @@ def _node_scores(
 def _label_at(label: Tensor, gap: Tensor) -> Tensor:
     """The labels at gaps, -1 where the gap is -1 or has none."""
     return label.gather(1, gap.clamp_min(0)).where(gap >= 0, -1)
-
-
-def _parent_label(label: Tensor, left_gap: Tensor, right_gap: Tensor) -> Tensor:
-    """The label of each node's parent, -1 where there is none."""
-    # Absent children write into one place more, which is cut off.
-    parent = label.new_full((len(label), label.shape[1] + 1), -1)
-    for gap in (left_gap, right_gap):
-        parent.scatter_(1, gap.where(gap >= 0, label.shape[1]), label)
-    return parent[:, :-1]

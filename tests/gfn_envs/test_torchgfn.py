@@ -16,7 +16,7 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from torch import nn
 
-from gfn_envs import FactoredCategorical, UserError
+from gfn_envs import BottomUpTree, FactoredCategorical, TopDownTree, UserError
 from gfn_envs.torchgfn import CONDITION_LIMIT, StaleBatchError, TorchGFNEnv
 from lvms.hierarchical_mixture import HierarchicalGaussianMixture
 from lvms.reward import LVMReward
@@ -30,6 +30,8 @@ LATENT_ENVS = {
     "any": lambda: FactoredCategorical([2, 3], order="any"),
     "optional exit": lambda: Sequences(3, 2),
     "context": lambda: SequencesOfLength(3, 2),
+    "bottom-up": lambda: BottomUpTree(4, 2),
+    "top-down": lambda: TopDownTree(4, 2),
 }
 
 
@@ -46,14 +48,20 @@ def length_of(x):
     return x[:, :1].long()
 
 
+def words_of(x):
+    return 2 + length_of(x) % 3
+
+
+CONTEXT_OF = {"context": length_of, "bottom-up": words_of, "top-down": words_of}
+
+
 def log_reward(x, z):
     return -0.3 * (z - x[:, 1:]).square().sum(-1)
 
 
 def make_env(name, conditions="rows", **kwargs):
     latent = LATENT_ENVS[name]()
-    context_of = length_of if latent.context_size else None
-    kwargs = {"log_reward": log_reward, "context_of": context_of, **kwargs}
+    kwargs = {"log_reward": log_reward, "context_of": CONTEXT_OF.get(name), **kwargs}
     return TorchGFNEnv(latent, conditions=conditions, **kwargs)
 
 
@@ -120,7 +128,7 @@ def test_stock_samplers_and_losses_run(name, mode, debug, caplog):
             env, n=16, conditions=conditions, save_logprobs=True
         )
         z = trajectories.terminating_states
-        context = length_of(X).repeat(4, 1) if name == "context" else torch.zeros(16, 0)
+        context = CONTEXT_OF[name](X).repeat(4, 1) if name in CONTEXT_OF else torch.zeros(16, 0)
         assert env.latent_env.is_complete(z.tensor, context).all()
         assert torch.equal(trajectories.log_rewards, log_reward(X.repeat(4, 1), z.tensor))
         back = Sampler(estimators[1]).sample_trajectories(env, states=z, conditions=conditions)
@@ -152,7 +160,7 @@ def test_masks_are_the_latent_environments(name, mode):
     latent = env.latent_env
     conditions = env.bind(X)
     for row, condition in enumerate(conditions):
-        context_row = length_of(X)[row] if latent.context_size else torch.zeros(0)
+        context_row = CONTEXT_OF[name](X)[row] if name in CONTEXT_OF else torch.zeros(0)
         z = latent.enumerate_states(context_row)
         context = context_row.repeat(len(z), 1)
         states = env.states_from_tensor(z, condition.repeat(len(z), 1))

@@ -18,7 +18,7 @@ from lvms.grammars.rules import PAD, GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 from lvms.grammars.tree_score import tree_log_prob
 from tests.algorithms.statistics import assert_drawn_from
-from tests.lvms.grammars import brute_force
+from tests.lvms.grammars.brute_force import all_trees, grammars
 
 few = settings(max_examples=20, deadline=None)
 
@@ -37,13 +37,6 @@ def complete_trees(model, num_words):
     return model.env.enumerate(torch.tensor([num_words]))
 
 
-def some_sentences(model, count, generator):
-    """Sentences of every length, random words."""
-    x = torch.randint(model.vocabulary, (count, model.max_words), generator=generator)
-    length = torch.randint(2, model.max_words + 1, (count, 1), generator=generator)
-    return torch.where(torch.arange(model.max_words) < length, x, PAD)
-
-
 def words_of(row):
     return [word for word in row.tolist() if word >= 0]
 
@@ -51,28 +44,23 @@ def words_of(row):
 # -- joints ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("parent", [False, True])
 @few
-@given(
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.booleans(),
-    st.sampled_from(["bottom-up", "top-down"]),
-    st.integers(0, 2**32 - 1),
-)
-def test_joints_are_products_of_rules_with_preterminals_summed_out(
-    labels, preterminals, parent, tree, seed
-):
-    model = TableGrammar(labels, preterminals, 4, 4, tree=tree, parent=parent, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    x = some_sentences(model, 12, generator)
-    trees = [complete_trees(model, len(words_of(row))) for row in x]
-    which = [torch.randint(len(some), (), generator=generator) for some in trees]
-    z = torch.stack([some[i] for some, i in zip(trees, which, strict=True)])
-    rules = model.double().rules()
-    expected = [
-        brute_force.log_joint(rules, words_of(row), tree) for row, tree in zip(x, z, strict=True)
-    ]
-    torch.testing.assert_close(model.log_joint(x, z), torch.tensor(expected, dtype=torch.float64))
+@given(st.data())
+def test_joints_are_products_of_rules_with_preterminals_summed_out(parent, data):
+    rules, x = data.draw(grammars(impossible=0.2, parent=parent))
+    for sentence in x:
+        z, expected = all_trees(rules, sentence)
+        got = tree_log_prob(rules, sentence.expand(len(z), -1), z)
+        torch.testing.assert_close(got, expected)
+
+
+def test_joints_of_sentences_of_mixed_lengths_do_not_mix():
+    model = table_grammar(parent=True, seed=2)
+    x, z = model.sample(60, torch.Generator().manual_seed(0))
+    together = model.log_joint(x, z)
+    alone = torch.cat([model.log_joint(*pair) for pair in zip(x[:, None], z[:, None], strict=True)])
+    torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize("parent", [False, True])
@@ -90,6 +78,29 @@ def test_joints_have_gradients_in_all_tables(parent):
 
 
 # -- partial joints -------------------------------------------------------------------------------
+
+
+def rule_probability(rules, words, parent, label, first, second):
+    """The probability of an expansion into labels or words, in plain Python.
+
+    A child is ("word", position) or ("label", its label); the parent of the root is None.
+    """
+    labels = rules.nonterminals
+    binary = rules.binary
+    if rules.conditioned_on_parent:
+        binary = binary[labels if parent is None else parent]
+
+    def symbols(child):
+        kind, value = child
+        if kind == "label":
+            return [(value, 1.0)]
+        weight = rules.emission[:, words[value]].exp().tolist()
+        return [(labels + p, weight[p]) for p in range(rules.preterminals)]
+
+    return sum(
+        math.exp(binary[label, b, c]) * weight * other
+        for (b, weight), (c, other) in itertools.product(symbols(first), symbols(second))
+    )
 
 
 def hand_log_partial(rules, words, state):
@@ -117,7 +128,7 @@ def hand_log_partial(rules, words, state):
         parent_known = (start, end) in parents or not rules.conditioned_on_parent
         if len(children) == 2 and parent_known:
             rule = parents.get((start, end)), labels[start, end], *children
-            total += math.log(brute_force.rule_probability(rules, words, *rule))
+            total += math.log(rule_probability(rules, words, *rule))
     return total
 
 
@@ -126,7 +137,7 @@ def hand_log_partial(rules, words, state):
 def test_partial_joints_count_what_is_known(tree, parent):
     model = table_grammar(tree=tree, parent=parent, seed=1).double()
     assert isinstance(model, PartialJoint)
-    rules = model.rules()
+    rules = model.rules().detach()
     for num_words, every in ((2, 1), (3, 1), (4, 9)):
         x = torch.tensor([[1, 3, 0, 2]]).where(torch.arange(4) < num_words, PAD)
         state = model.env.enumerate_states(torch.tensor([num_words]))[::every]

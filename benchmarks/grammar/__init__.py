@@ -1,0 +1,1 @@
+"""The grammar task: parsers learned without trees, by every method, from the same starts."""
