@@ -149,7 +149,7 @@ class MinibatchEM(AmortisedLearner):
         batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
         loss, metrics = self._policy_loss(step, batch)
         if self.m_step in ("all", "reweighted"):
-            model_loss = -(self._weights(batch) * log_joint).sum()
+            model_loss = self.m_step_loss(log_joint, batch.z, self._weights(batch))
         else:
             model_loss = self._model_loss(x)
         self.policy_optimizer.zero_grad()
@@ -248,7 +248,7 @@ class MinibatchEM(AmortisedLearner):
         self.reward.evaluations += len(batch)
         if self.m_step == "reweighted":
             batch.log_reward = log_joint.detach()
-        return -(self._weights(batch) * log_joint).sum()
+        return self.m_step_loss(log_joint, batch.z, self._weights(batch))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that later updates depend on; see `Learner.state_dict`."""

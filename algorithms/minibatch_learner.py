@@ -12,7 +12,7 @@ from algorithms.batch_sampler import BatchSampler, WithReplacement
 from algorithms.learner import Learner
 from algorithms.schedule import Schedule, as_schedule, require_positive
 from gfn_envs.errors import UserError
-from lvms.model import LatentVariableModel
+from lvms.model import ContrastivePrior, LatentVariableModel
 
 
 class MinibatchLearner(Learner):
@@ -97,6 +97,23 @@ class MinibatchLearner(Learner):
                 counts[name] = counts.get(name, 0) + 1
             self.updates += 1
         return {name: (total / counts[name]).item() for name, total in sums.items()}
+
+    def m_step_loss(self, log_joint: Tensor, z: Tensor, weight: Tensor) -> Tensor:
+        """Computes what the model is to make smaller, given structures of a mini-batch.
+
+        Args:
+            log_joint: log p(x, z), float `[N]`, nats, with gradient.
+            z: Structures that stand for the posterior, int64 `[N, S]`.
+            weight: Of each of them, float `[N]`, in all 1.
+
+        Returns:
+            The mean of -log p(x, z); beside it, if the model has a factor without a known
+            normaliser, that factor's contrast. A scalar.
+        """
+        loss = -(weight * log_joint).sum()
+        if isinstance(self.model, ContrastivePrior):
+            loss = loss + self.model.contrastive_loss(z, weight, self.generator)
+        return loss
 
     def adam(
         self,

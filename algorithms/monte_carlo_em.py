@@ -10,7 +10,7 @@ from algorithms.metropolis import UniformPolicy
 from algorithms.model_learner import ModelLearner
 from algorithms.rollout import rollout
 from gfn_envs.errors import UserError
-from lvms.model import ContrastivePrior, LatentVariableModel
+from lvms.model import LatentVariableModel
 
 
 class MonteCarloEM(ModelLearner):
@@ -19,7 +19,7 @@ class MonteCarloEM(ModelLearner):
     The Monte Carlo EM baseline of Hu et al. 2023, section 5 (Wei, Tanner: "A Monte Carlo
     implementation of the EM algorithm", JASA 1990). The chains of an observation begin at its first
     visit, from actions at random, and move on at every one, however the parameters have changed in
-    between. A factor of the model without a known normaliser is learned by contrast.
+    between.
 
     Attributes:
         kernel: How chains move at a visit.
@@ -65,10 +65,8 @@ class MonteCarloEM(ModelLearner):
         self._evaluations += moved.evaluations
         self.z[ids] = moved.z.view(len(ids), self.chains, -1)
         weight = (times / (len(x) * self.chains)).repeat_interleave(self.chains)
-        loss = -(weight * self.model.log_joint(pairs, moved.z)).sum()
-        if isinstance(self.model, ContrastivePrior):
-            loss = loss + self.model.contrastive_loss(moved.z, weight, self.generator)
-        return loss, {"acceptance": moved.acceptance}
+        log_joint = self.model.log_joint(pairs, moved.z)
+        return self.m_step_loss(log_joint, moved.z, weight), {"acceptance": moved.acceptance}
 
     def _chains(self, x: Tensor, ids: Tensor) -> Tensor:
         """Finds the chains of observations, begun if they are new, int64 `[B chains, S]`."""

@@ -8,7 +8,9 @@ from torch import Tensor
 from gfn_envs.bottom_up_tree import BottomUpTree
 from gfn_envs.errors import UserError, unknown_name
 from gfn_envs.top_down_tree import TopDownTree
+from lvms.grammars import inside, parent_inside
 from lvms.grammars.ancestral_sampling import sample_trees
+from lvms.grammars.mbr_tree import mbr_tree
 from lvms.grammars.rules import GrammarRules, sentence_lengths
 from lvms.grammars.tree_score import tree_log_prob
 from lvms.model import LatentVariableModel
@@ -181,3 +183,48 @@ class Grammar(LatentVariableModel):
         self.check(x)
         self._start(generator)
         self.mark_updated()
+
+    # -- ExactPosterior: the inside algorithm ---------------------------------------------------
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """Computes log p(x), float `[B]`; see `ExactPosterior`, and `inside` for the cost."""
+        rules = self.rules()
+        if rules.conditioned_on_parent:
+            return parent_inside.log_marginal(rules, x)
+        return inside.log_marginal(rules, x)
+
+    @torch.no_grad()
+    def sample_posterior(
+        self, x: Tensor, k: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws k trees for each sentence, int64 `[B, k, 3 (N - 1)]`; see `ExactPosterior`."""
+        rules = self.rules()
+        if rules.conditioned_on_parent:
+            return parent_inside.sample(rules, x, k, generator)
+        return inside.sample(rules, x, k, generator)
+
+    def posterior_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """Computes log p(z | x) for pairs, float `[B]`; see `ExactPosterior`."""
+        return self.log_joint(x, z) - self.log_marginal(x)
+
+    # -- parses ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def span_marginals(self, x: Tensor) -> Tensor:
+        """Computes how probable each labelled span is given x, float `[B, N + 1, N + 1, K]`."""
+        rules = self.rules()
+        if rules.conditioned_on_parent:
+            return parent_inside.span_marginals(rules, x)
+        return inside.span_marginals(rules, x)
+
+    @torch.no_grad()
+    def viterbi(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Finds the tree z `[B, 3 (N - 1)]` of the highest log p(x, z), and this, `[B]`, nats."""
+        rules = self.rules()
+        if rules.conditioned_on_parent:
+            return parent_inside.viterbi(rules, x)
+        return inside.viterbi(rules, x)
+
+    def mbr(self, x: Tensor) -> Tensor:
+        """Finds the tree `[B, 3 (N - 1)]` of the most right unlabelled spans in expectation."""
+        return mbr_tree(self.span_marginals(x), x)

@@ -1,5 +1,7 @@
 """Grammars whose rule probabilities are free parameters."""
 
+from typing import Self
+
 import torch
 from torch import nn
 
@@ -50,6 +52,30 @@ class TableGrammar(Grammar):
         self.binary_logits = nn.Parameter(torch.empty(*parents, nonterminals, symbols, symbols))
         self.emission_logits = nn.Parameter(torch.empty(preterminals, vocabulary))
         self._start(torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def from_rules(
+        cls, rules: GrammarRules, max_words: int, min_words: int = 2, tree: str = "bottom-up"
+    ) -> Self:
+        """Builds the grammar that has these rules.
+
+        Args:
+            rules: In nats.
+            max_words: N, the length of the longest sentence.
+            min_words: The length of the shortest, at least 2.
+            tree: In which environment z is built, `bottom-up` or `top-down`.
+
+        Raises:
+            UserError: If the lengths are not in order, or the environment is unknown.
+        """
+        sizes = rules.nonterminals, rules.preterminals, rules.vocabulary
+        parent = rules.conditioned_on_parent
+        model = cls(*sizes, max_words, min_words, tree, parent)
+        with torch.no_grad():
+            model.root_logits.copy_(rules.root)
+            model.binary_logits.copy_(rules.binary)
+            model.emission_logits.copy_(rules.emission)
+        return model
 
     @torch.no_grad()
     def _start(self, generator: torch.Generator | None) -> None:

@@ -165,12 +165,12 @@ def test_contrast_with_the_model_raises_the_likelihood_to_that_of_the_truth():
     generator = torch.Generator().manual_seed(4)
     data = x[torch.multinomial(target, 2000, replacement=True, generator=generator)]
     model = EnergyGrammar(
-        deepcopy(truth.grammar), size=8, chains=64, moves=3, contrast="model", generator=generator
+        deepcopy(truth.grammar), size=8, chains=64, moves=5, contrast="model", generator=generator
     )
     for parameter in model.grammar.parameters():
         parameter.requires_grad_(False)
     before = target @ (log_prob(truth) - log_prob(model))
-    learner(model, num_updates=100, rounds=1, batch_size=64, model_rate=3e-2).update(data)
+    learner(model, num_updates=140, rounds=1, batch_size=64, model_rate=1e-2).update(data)
     after = target @ (log_prob(truth) - log_prob(model))
     assert before > 0.2
     assert after < 0.3 * before
