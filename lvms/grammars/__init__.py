@@ -1,1 +1,19 @@
 """Grammars whose latent variable is the tree: their tables, exact inference and priors."""
+
+from lvms.grammars.built_in import BuiltIn, built_in_grammars, make_grammar
+from lvms.grammars.grammar import Grammar
+from lvms.grammars.neural_grammar import NeuralNCFG, NeuralPCFG
+from lvms.grammars.rules import PAD, GrammarRules
+from lvms.grammars.table_grammar import TableGrammar
+
+__all__ = [
+    "PAD",
+    "BuiltIn",
+    "Grammar",
+    "GrammarRules",
+    "NeuralNCFG",
+    "NeuralPCFG",
+    "TableGrammar",
+    "built_in_grammars",
+    "make_grammar",
+]

@@ -36,7 +36,9 @@ def make_grammar(
 
     Args:
         name: One of `built_in_grammars`.
-        max_words: N, the length of the longest sentence; few have more than 10 words.
+        max_words: N, the length of the longest sentence. One in eight or fewer has more than 12
+            words; a grammar fitted to the others alone can beat the truth by the log of their
+            share, about 0.02 nats a word.
         min_words: The length of the shortest, at least 2.
         tree: In which environment trees are built, `bottom-up` or `top-down`.
 
@@ -126,7 +128,7 @@ Vi     = sleeps waits sings
 
 
 def roles(**shape: Any) -> BuiltIn:
-    """Toy English where a noun phrase looks different as subject, object and after a preposition."""
+    """Toy English whose noun phrases tell subjects, objects and places apart by the parent."""
     return _built_in(ROLES, **shape)
 
 
@@ -146,10 +148,10 @@ def relay(**shape: Any) -> BuiltIn:
                 (label + 2 * before) % 3,
             )
             expansions = [
-                f"Kind{own} Kind{3 * label + first} .3",
-                f"Kind{own} L{first} .35",
-                f"L{last} Kind{own} .25",
-                f"L{first} L{last} .1",
+                f"Kind{own} Kind{3 * label + first} .22",
+                f"Kind{own} L{first} .4",
+                f"L{last} Kind{own} .32",
+                f"L{first} L{last} .06",
             ]
             lines.append(f"L{label}^{parent} -> {' | '.join(expansions)}")
     return _built_in("\n".join(lines), **shape)

@@ -251,4 +251,5 @@ def _log_marginal(chart: ParentChart) -> Tensor:
     """Reads log p(x) off a filled chart, `[B]`."""
     rules = chart.rules
     outer = log_factors(rules.log_root, rules.log_binary, rules.log_word, chart.lengths)
-    return (chart.top * rules.root).sum(-1).log() + chart.top_scale + outer
+    whole = (chart.top * rules.root).sum(-1)
+    return F.threshold(whole, TINY, 0.0).log() + chart.top_scale + outer

@@ -50,16 +50,16 @@ def read_grammar(text: str) -> WrittenGrammar:
     lexicon: dict[str, list[str]] = {}
     for line in (line.partition("#")[0].strip() for line in text.splitlines()):
         side, arrow, right = (part.strip() for part in line.partition("->"))
-        tag, equals, words = (part.strip() for part in line.partition("="))
+        tag, equals, its_words = (part.strip() for part in line.partition("="))
         if arrow:
             label, _, parent = side.partition("^")
             expansions[label, parent] = right
         elif equals:
-            lexicon[tag] = words.split()
+            lexicon[tag] = its_words.split()
         elif line:
             raise UserError(f"A grammar's line must hold '->' or '='; got '{line}'.")
     labels = list(dict.fromkeys(label for label, _ in expansions))
-    words = list(dict.fromkeys(word for words in lexicon.values() for word in words))
+    words = list(dict.fromkeys(word for some in lexicon.values() for word in some))
     if not labels or not words:
         raise UserError("A grammar needs expansions (A -> B C 1.) and words (D = the a).")
     number = {symbol: index for index, symbol in enumerate([*labels, *lexicon])}
