@@ -40,11 +40,14 @@ def to_png(figure: Any) -> bytes:
 
 
 def _entry(text: str) -> Entry:
-    """Sorts by the number that a text begins with, if it does; stars mark the best."""
-    plain = text.replace("**", "")
-    mark = "" if plain == text else "best"
+    """Sorts by the number that a text begins with, if it does; stars mark the best.
+
+    What ends the text in brackets, such as an interval, stands below it.
+    """
+    plain, _, note = text.replace("**", "").partition(" (")
+    mark = "best" if "**" in text else ""
     try:
         number = float(plain.removeprefix("≈ ").split()[0].replace(",", ""))
     except ValueError:
-        return Entry(plain, mark=mark)
-    return Entry(plain, number, mark=mark)
+        number = None
+    return Entry(plain, number, note.removesuffix(")"), mark)
