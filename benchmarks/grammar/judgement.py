@@ -6,6 +6,8 @@ from torch import Tensor
 from lvms.data.sentences import Sentences
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.parse_scores import ParseScores, score_trees
+from lvms.grammars.rules import PAD, GrammarRules
+from lvms.grammars.table_grammar import TableGrammar
 
 PER_SENTENCE = "per-sentence.json"
 """What was measured on each test sentence, in each cell's folder."""
@@ -18,6 +20,41 @@ AT_ONCE = 64
 def nll_of_sentences(model: Grammar, x: Tensor) -> Tensor:
     """Computes the exact -log p(x) of sentences `[B, N]`, float64 `[B]`, nats."""
     return torch.cat([-model.log_marginal(some).double() for some in x.split(AT_ONCE)])
+
+
+def truth_nll(truth: Grammar, x: Tensor) -> Tensor:
+    """Computes the NLL of sentences drawn from a grammar until they were of a length it takes.
+
+    What is learned from such sentences learns their lengths too, so log p(x) of the whole grammar,
+    which makes longer ones, would not be the most that can be learned: log p(x | length) is.
+
+    Args:
+        truth: The grammar; only sentences of `min_words` to `max_words` words were kept.
+        x: int64 `[B, N]`.
+
+    Returns:
+        float64 `[B]`, nats.
+    """
+    return nll_of_sentences(truth, x) + log_prob_of_lengths(truth)
+
+
+@torch.no_grad()
+def log_prob_of_lengths(grammar: Grammar) -> Tensor:
+    """Computes how probable it is that a sentence has `min_words` to `max_words` words.
+
+    By the inside algorithm, if all words are the same word.
+
+    Returns:
+        A scalar, float64, nats.
+    """
+    rules = grammar.rules()
+    one_word = torch.zeros_like(rules.emission[:, :1])
+    lengths = torch.arange(grammar.min_words, grammar.max_words + 1)
+    x = torch.where(torch.arange(grammar.max_words) < lengths[:, None], 0, PAD)
+    same = TableGrammar.from_rules(
+        GrammarRules(rules.root, rules.binary, one_word), grammar.max_words, grammar.min_words
+    )
+    return same.log_marginal(x).double().logsumexp(0)
 
 
 @torch.no_grad()

@@ -23,8 +23,8 @@ class Judges:
         validation: Sentences that choose when a learner was best.
         test: Sentences that it is judged by in the end.
         parser: Which trees are compared with gold ones, `mbr` or `viterbi`.
-        truth_nll: The test sentences' NLL by the grammar that they were drawn from, float64 `[T]`,
-            nats; None where it is not known.
+        truth_nll: The test sentences' NLL by the grammar that they were drawn from, see
+            `judgement.truth_nll`, float64 `[T]`; None where it is not known.
     """
 
     validation: Sentences

@@ -35,9 +35,6 @@ grammar_methods.register(
     "table-marginalisation", f"{_HERE}:marginalisation", kind="table", rate=0.1
 )
 
-RATE = 3e-3
-"""Adam's, until it falls."""
-
 BETAS = (0.75, 0.999)
 """Adam's, as neural PCFGs are trained with (Kim, Dyer and Rush 2019)."""
 
@@ -112,16 +109,16 @@ def gibbs(
     )  # fmt: skip
 
 
-def settings(problem: Problem, rate: float = RATE, **more: Any) -> dict[str, Any]:
+def settings(problem: Problem, rate: float | None = None, **more: Any) -> dict[str, Any]:
     """Gives what learners without a policy share: arguments of a `ModelLearner`.
 
     Args:
         problem: What is learned from.
-        rate: Adam's learning rate, until it falls.
+        rate: Adam's learning rate, until it falls; the problem's if None.
         **more: Other arguments of a `ModelLearner`.
     """
     return {
-        "model_rate": problem.slowed(rate),
+        "model_rate": problem.slowed(rate or problem.rate),
         "betas": BETAS,
         "max_norm": MAX_NORM,
         "sampler": SimilarSizes(num_words),

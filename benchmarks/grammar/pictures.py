@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.em.lines import lines_of
 from benchmarks.grammar.corpus import Corpus, spans_of
-from benchmarks.grammar.judgement import nll_of_sentences, parse
+from benchmarks.grammar.judgement import parse, truth_nll
 from benchmarks.grammar.learner import GrammarLearner
 from benchmarks.grammar.lines import LINES
 from benchmarks.grammar.references import trivial_scores
@@ -27,11 +28,8 @@ from lvms.data.vocabulary import UNKNOWN
 if TYPE_CHECKING:
     from benchmarks.grammar.task import GrammarTask
 
-PARSED = 3
-"""So many test sentences are parsed."""
-
-PARSED_WORDS = 7
-"""About so many words each has."""
+PARSED_WORDS = (6, 7, 8)
+"""About so many words each of the test sentences has that are parsed."""
 
 ROW_HEIGHT = 1.9
 """Inches."""
@@ -51,7 +49,7 @@ def draw_learning_curves(task: GrammarTask, results: Sequence[GrammarResult]) ->
     by_nll, *by_f1 = figure.subplots(1, 1 + has_f1, squeeze=False)[0]
     plot_curves(by_nll, results, lines, "cpu_seconds", "nll")
     if truth is not None:
-        total = nll_of_sentences(truth, validation.words).sum()
+        total = truth_nll(truth, validation.words).sum()
         level = (total / validation.lengths.sum()).item()
         by_nll.axhline(level, color=INK, linewidth=0.8, label="the truth")
     by_nll.set(xlabel="CPU seconds", ylabel="validation NLL (nats a word)")
@@ -89,12 +87,16 @@ def draw_parses(task: GrammarTask, folder: RunFolder, results: Sequence[GrammarR
 
 
 def choose(corpus: Corpus, sentences: Sentences) -> Sentences:
-    """Takes the first sentences that are easily looked at: of some words, all of them known."""
-    distance = (sentences.lengths - PARSED_WORDS).abs()
+    """Takes a few sentences that are easily looked at: of some words, all of them known."""
+    penalty = torch.zeros_like(sentences.lengths)
     if UNKNOWN in corpus.words:
-        unknown = (sentences.words == corpus.words.index(UNKNOWN)).sum(-1)
-        distance += sentences.words.shape[1] * unknown
-    return sentences.select(distance.argsort(stable=True)[:PARSED].sort().values)
+        unknown = sentences.words == corpus.words.index(UNKNOWN)
+        penalty = sentences.words.shape[1] * unknown.sum(-1)
+    chosen: list[int] = []
+    for num_words in PARSED_WORDS[: len(sentences)]:
+        order = ((sentences.lengths - num_words).abs() + penalty).argsort(stable=True).tolist()
+        chosen.append(next(row for row in order if row not in chosen))
+    return sentences.select(torch.tensor(chosen))
 
 
 def _parse(task: GrammarTask, learner: GrammarLearner, x: Tensor) -> list[Spans]:

@@ -23,6 +23,7 @@ class Problem(HeldOutProblem):
         nonterminals: K.
         preterminals: P.
         dim: Numbers that an embedded symbol has, where symbols are embedded.
+        rate: Adam's learning rate, until it falls.
         tree: In which environment trees are built.
         start: The seed of a grammar's first weights: all methods with the same kind of grammar
             have the same.
@@ -34,6 +35,7 @@ class Problem(HeldOutProblem):
     nonterminals: int
     preterminals: int
     dim: int
+    rate: float
     tree: str
     start: int
 

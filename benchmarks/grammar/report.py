@@ -164,7 +164,10 @@ def legend(task: GrammarTask) -> str:
         "them apart. "
     )
     if judges.truth_nll is not None:
-        words += "Above the truth: likewise, to the grammar that the sentences were drawn from. "
+        words += (
+            "Above the truth: likewise, to the grammar that the sentences were drawn from, given "
+            "that they have no other lengths. "
+        )
     if judges.test.spans is not None:
         parser = {"mbr": "most expected right spans (MBR)", "viterbi": "greatest probability"}
         words += (

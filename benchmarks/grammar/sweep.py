@@ -1,5 +1,6 @@
 """The settings of the grammar task, and its presets."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,9 +51,10 @@ class Options(HeldOutOptions):
     vocabulary: int = option(10_000, "words of a treebank that are kept at most, beside <unk>")
     min_count: int = option(1, "how often such a word must occur; with small treebanks 2 or more")
 
-    nonterminals: int = option(8, "nonterminals of the grammars that learn, K")
-    preterminals: int = option(12, "their preterminals, P")
+    nonterminals: int = option(12, "nonterminals of the grammars that learn, K")
+    preterminals: int = option(24, "their preterminals, P")
     dim: int = option(64, "numbers that an embedded symbol has")
+    rate: float = option(5e-3, "Adam's learning rate, until it falls over the last updates")
     tree: str = option("bottom-up", "environment in which trees are built", tuple(TREES))
 
     parser: str = option(
@@ -75,6 +77,8 @@ class Options(HeldOutOptions):
                 "--data is missing: name a treebank, such as a directory with train.mrg.gz, "
                 "valid.mrg.gz and test.mrg.gz."
             )
+        if not 0 < self.rate < math.inf:
+            raise UserError(f"--rate must be a positive number; got {self.rate}.")
         if not 2 <= self.min_words <= self.max_words <= MOST_WORDS:
             raise UserError(
                 f"--min-words must be at least 2 and --max-words at most {MOST_WORDS} and no less; "
@@ -91,6 +95,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "nonterminals": 29,
         "preterminals": 60,
         "dim": 256,
+        "rate": 1e-3,
         "batch_size": 32,
         "updates": (10_000,),
         "rounds": 200,
@@ -104,6 +109,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "nonterminals": 29,
         "preterminals": 60,
         "dim": 256,
+        "rate": 2e-3,
         "cpu_minutes": 60.0,
         "seeds": 3,
         "rounds": 200,

@@ -10,7 +10,7 @@ from torch import Tensor
 from algorithms.minibatch_learner import MinibatchLearner
 from benchmarks.grammar import report, sweep
 from benchmarks.grammar.corpus import load_corpus
-from benchmarks.grammar.judgement import PER_SENTENCE, nll_of_sentences
+from benchmarks.grammar.judgement import PER_SENTENCE, truth_nll
 from benchmarks.grammar.learner import GrammarLearner, Judges
 from benchmarks.grammar.methods import grammar_methods
 from benchmarks.grammar.problem import Problem
@@ -48,7 +48,7 @@ class GrammarTask(HeldOutTask):
             first(corpus.validation, options.validation_sentences),
             test,
             options.parser,
-            None if corpus.truth is None else nll_of_sentences(corpus.truth, test.words),
+            None if corpus.truth is None else truth_nll(corpus.truth, test.words),
         )
         self.settle_updates()
 
@@ -84,6 +84,7 @@ class GrammarTask(HeldOutTask):
             nonterminals=options.nonterminals,
             preterminals=options.preterminals,
             dim=options.dim,
+            rate=options.rate,
             tree=options.tree,
             start=derive_seed(cell.seed, "start"),
         )

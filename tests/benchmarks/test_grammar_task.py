@@ -10,7 +10,7 @@ from algorithms.minibatch_learner import MinibatchLearner
 from benchmarks import cli, runner
 from benchmarks.grammar import report
 from benchmarks.grammar.corpus import spans_of
-from benchmarks.grammar.judgement import parse
+from benchmarks.grammar.judgement import log_prob_of_lengths, parse
 from benchmarks.grammar.lines import LINES
 from benchmarks.grammar.methods import grammar_methods
 from benchmarks.grammar.report import HEADERS
@@ -20,7 +20,7 @@ from benchmarks.grammar.task import GrammarTask
 from benchmarks.held_out.cell import MethodCell
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import run_task
-from lvms.grammars.built_in import built_in_grammars
+from lvms.grammars.built_in import built_in_grammars, make_grammar
 from lvms.grammars.parse_scores import score_trees
 from tests.benchmarks.grammar_runs import (
     NAME,
@@ -145,7 +145,20 @@ def test_sentences_of_a_built_in_grammar_come_with_their_truth():
     judged = learner.judge()
     with torch.no_grad():
         truth = -corpus.truth.log_marginal(corpus.test.words).double()
+    truth += log_prob_of_lengths(corpus.truth)
     assert torch.allclose(judged["above_truth"], judged["nll"] - truth, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", built_in_grammars)
+def test_how_probable_a_grammars_lengths_are(name):
+    long = make_grammar(name, max_words=20).grammar
+    short = make_grammar(name, max_words=7, min_words=3).grammar
+    x, _ = long.sample(4000, torch.Generator().manual_seed(0))
+    lengths = long.context(x)
+    share = ((lengths >= 3) & (lengths <= 7)).float().mean().item()
+    expected = (log_prob_of_lengths(short) - log_prob_of_lengths(long)).exp().item()
+    # Of 4000 draws a share is known to 0.008.
+    assert share == pytest.approx(expected, abs=4 * 0.008)
 
 
 def test_the_oracle_agrees_with_binary_gold_trees_and_the_truth_is_a_line(tmp_path):
@@ -258,6 +271,7 @@ def test_a_grammar_learns_phrases_from_words_alone(tmp_path, data):
         ({"min_words": 1}, "--min-words must be at least 2"),
         ({"min_words": 7}, "got 7 and 6"),
         ({"nonterminals": 0}, "--nonterminals must be at least 1; got 0."),
+        ({"rate": 0}, "--rate must be a positive number; got 0.0."),
         ({"dim": 0}, "--dim must be at least 1; got 0."),
         ({"validation_sentences": 0}, "--validation-sentences must be at least 1"),
         ({"test_sentences": -1}, "--test-sentences must be at least 0; got -1."),
