@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from algorithms.amortised_learner import AmortisedLearner
 from algorithms.code_grid_policy import RasterPolicy
-from algorithms.minibatch_learner import MinibatchLearner
 from algorithms.relaxed_elbo import RelaxedELBO
 from algorithms.schedule import Exponential, Linear, Schedule
 from lvms.discrete_vae import DiscreteVAE
 
 
-class GumbelSoftmax(MinibatchLearner):
+class GumbelSoftmax(AmortisedLearner):
     """Learns model and policy by the pathwise gradient of the ELBO of relaxed codes.
 
     Jang, Gu, Poole: "Categorical reparameterization with Gumbel-softmax", ICLR 2017; Maddison,

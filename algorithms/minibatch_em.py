@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from algorithms.alternation import Alternation
+from algorithms.amortised_learner import AmortisedLearner
 from algorithms.backward_policy import default_backward_policy
 from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
 from algorithms.image_policy import ImagePolicy
-from algorithms.minibatch_learner import MinibatchLearner
 from algorithms.objective import Objective
 from algorithms.reverse_kl import share_per_observation
 from algorithms.reweighted_wake import log_sum_per_observation
@@ -25,7 +25,7 @@ M_STEPS = ("all", "reweighted", "sampled", "greedy")
 """What an M-step learns from; see `MinibatchEM`."""
 
 
-class MinibatchEM(MinibatchLearner):
+class MinibatchEM(AmortisedLearner):
     """Trains P_F(z | x) with reward p(x, z), and p(x, z) on structures from P_F.
 
     Joint, each update does both on the same trajectories: the log p(x, z) that the policy's loss
@@ -149,7 +149,7 @@ class MinibatchEM(MinibatchLearner):
         batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
         loss, metrics = self._policy_loss(step, batch)
         if self.m_step in ("all", "reweighted"):
-            model_loss = -(self._weights(batch) * log_joint).sum()
+            model_loss = self.m_step_loss(log_joint, batch.z, self._weights(batch))
         else:
             model_loss = self._model_loss(x)
         self.policy_optimizer.zero_grad()
@@ -248,7 +248,7 @@ class MinibatchEM(MinibatchLearner):
         self.reward.evaluations += len(batch)
         if self.m_step == "reweighted":
             batch.log_reward = log_joint.detach()
-        return -(self._weights(batch) * log_joint).sum()
+        return self.m_step_loss(log_joint, batch.z, self._weights(batch))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that later updates depend on; see `Learner.state_dict`."""

@@ -11,6 +11,7 @@ from lvms.hidden_markov import HiddenMarkovModel
 from lvms.hierarchical_mixture import HierarchicalGaussianMixture
 from lvms.model import (
     ClosedFormMStep,
+    ContrastivePrior,
     ExactPosterior,
     LatentVariableModel,
     MeanField,
@@ -27,6 +28,7 @@ from lvms.transformer_prior import TransformerPrior
 __all__ = [
     "ClosedFormMStep",
     "CodePrior",
+    "ContrastivePrior",
     "DiscreteVAE",
     "EnumeratedPosterior",
     "ExactPosterior",

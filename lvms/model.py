@@ -150,6 +150,29 @@ class PartialJoint(Protocol):
 
 
 @runtime_checkable
+class ContrastivePrior(Protocol):
+    """Has a factor of p(x, z) without a known normaliser, which is learned by contrast.
+
+    `log_joint` is then the log of an unnormalised density, and its gradient leaves that factor out.
+    """
+
+    def contrastive_loss(
+        self, z: Tensor, weight: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Estimates the gradient of the factor's normalised likelihood.
+
+        Args:
+            z: Structures that stand for the posterior, int64 `[N, S]`.
+            weight: Of each of them, float `[N]`, in all 1.
+            generator: Source of randomness.
+
+        Returns:
+            A scalar whose gradient estimates that of -sum_n weight[n] log p(z[n]); its value means
+            nothing.
+        """
+
+
+@runtime_checkable
 class StartAtData(Protocol):
     """Can forget its parameters and begin anew from random ones, to be fitted."""
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from algorithms.amortised_learner import AmortisedLearner, HasOwnBound
 from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
 from algorithms.learner import Learner
-from algorithms.minibatch_learner import HasOwnBound, MinibatchLearner
 from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
 from benchmarks.posterior.metrics import summarise
 from lvms.discrete_vae import DiscreteVAE
@@ -50,7 +50,7 @@ class DVAELearner(Learner):
         judges: What it is judged by.
     """
 
-    def __init__(self, learner: MinibatchLearner, judges: Judges) -> None:
+    def __init__(self, learner: AmortisedLearner, judges: Judges) -> None:
         """Takes the learner and its judges."""
         self.learner = learner
         self.judges = judges

@@ -1,6 +1,6 @@
 """Every method that learns a discrete VAE by its standard name.
 
-A method is a function of a `Problem` that returns a `MinibatchLearner` of its model. One of your
+A method is a function of a `Problem` that returns an `AmortisedLearner` of its model. One of your
 own is such a function in a file of yours and one call,
 `dvae_methods.register("my-method", "my_package.dvae:my_method")`; a known one with other settings
 is the call alone, with those settings as keywords.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.amortised_learner import AmortisedLearner
 from benchmarks.discrete_vae import report, sweep
 from benchmarks.discrete_vae.judgement import PER_IMAGE
 from benchmarks.discrete_vae.learner import DVAELearner, Judges
@@ -130,7 +130,7 @@ class DiscreteVAETask(Task):
             raise UserError("Runs of discrete-vae are not compared; leave out --against.")
         return make_document(self, folder)
 
-    def _make_learner(self, cell: DVAECell, num_updates: int, rounds: int) -> MinibatchLearner:
+    def _make_learner(self, cell: DVAECell, num_updates: int, rounds: int) -> AmortisedLearner:
         """Makes the method's own learner for so many mini-batches."""
         options, train = self.options, self.images.train
         model = DiscreteVAE(
