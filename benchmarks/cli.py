@@ -76,6 +76,8 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem run hierarchical-mixture\n"
         "  gfnem run hierarchical-mixture --help\n"
         "  gfnem run discrete-vae\n"
+        "  gfnem run grammar\n"
+        "  gfnem run grammar --preset treebank-10 --data FOLDER\n"
         "  gfnem check gfn_envs/FactoredCategorical-v0\n"
         "  gfnem bench throughput --quick\n"
         "  gfnem bench posterior --workers 2\n"
@@ -136,11 +138,13 @@ def _list() -> int:
     from algorithms.objectives import objectives
     from benchmarks.discrete_vae.methods import dvae_methods
     from benchmarks.em.methods import em_methods
+    from benchmarks.grammar.methods import grammar_methods
     from benchmarks.posterior.controls import controls
     from benchmarks.posterior.metrics import metrics
     from benchmarks.task import tasks_of
     from gfn_envs.registration import load_plugins
     from lvms.code_prior import code_priors
+    from lvms.grammars.built_in import built_in_grammars
     from lvms.models import models
 
     load_plugins()
@@ -163,6 +167,8 @@ def _list() -> int:
         "Explorations (algorithms.explorations.explorations)": explorations,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
         "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
+        "Built-in grammars (lvms.grammars.built_in.built_in_grammars)": built_in_grammars,
+        "Grammar methods (benchmarks.grammar.methods.grammar_methods)": grammar_methods,
         "Metrics (benchmarks.posterior.metrics.metrics)": metrics,
         "Controls without a policy (benchmarks.posterior.controls.controls)": controls,
     }

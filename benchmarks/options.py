@@ -76,3 +76,11 @@ def require_names(option: str, names: Sequence[str], known: Catalogue) -> None:
         known[name]
     if len(set(names)) < len(names):
         raise UserError(f"--{option} names {max(names, key=names.count)} twice.")
+
+
+def require_at_least(least: int, options: Any, names: Sequence[str]) -> None:
+    """Raises a UserError if one of the named options is a smaller number."""
+    for name in names:
+        if getattr(options, name) < least:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} must be at least {least}; got {getattr(options, name)}.")

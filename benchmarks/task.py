@@ -238,6 +238,11 @@ register_task(
     "Learn discrete VAEs of images by GFlowNet-EM and its competitors (paper, section 5.3)",
 )
 register_task(
+    "grammar",
+    "benchmarks.grammar.task:GrammarTask",
+    "Learn grammars from sentences by exact inference and by Monte Carlo (paper, section 5.2)",
+)
+register_task(
     "posterior",
     "benchmarks.posterior.suite:PosteriorSuite",
     "Compare objectives and explorations on exact posteriors, at equal numbers of updates",

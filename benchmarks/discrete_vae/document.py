@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.discrete_vae.pictures import draw_curves, draw_reconstructions, draw_samples
 from benchmarks.discrete_vae.report import HEADERS, legend, make_rows
-from benchmarks.discrete_vae.results import Standing, read_results, stand
+from benchmarks.discrete_vae.results import DVAEResult
+from benchmarks.held_out.page import EARLY_STOPPING, single_runs, sortable_table, to_png
+from benchmarks.held_out.results import Standing, read_results, stand
 from benchmarks.report.about import about
 from benchmarks.report.document import (
     Block,
     Document,
-    Entry,
     Figure,
     Notice,
     Paragraph,
     Section,
     Strong,
-    Table,
 )
 from benchmarks.report.numbers import counted, listing
 from benchmarks.report.progress import Progress, notices
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 CONDITIONS = {
     "start": "the same weights for every method of a seed, with each pixel as often on as in the "
     "training images",
-    "early stopping": "the weights with the least validation NLL of all measurements are judged",
+    "early stopping": EARLY_STOPPING,
 }
 """What every cell has in common and no option sets."""
 
@@ -39,13 +38,14 @@ CONDITIONS = {
 def make_document(task: DiscreteVAETask, folder: RunFolder) -> Document:
     """Describes a run by its finished cells; see `Task.document`."""
     progress = Progress.of(task, folder)
-    results = read_results(folder, progress.finished)
+    results = read_results(DVAEResult, folder, progress.finished)
     standings = stand(results)
     config = folder.read_json("config.json")
     with style():
         curves = to_svg(draw_curves(results))
+    table = sortable_table(HEADERS, make_rows(standings), legend(task))
     sections = [
-        Section("Methods", [*notices(progress), *_glance(standings), _table(task, standings)]),
+        Section("Methods", [*notices(progress), *_glance(standings), table]),
         Section(
             "Learning curves",
             [
@@ -65,7 +65,7 @@ def make_document(task: DiscreteVAETask, folder: RunFolder) -> Document:
             [
                 Figure(
                     "reconstructions",
-                    _to_png(draw_reconstructions(task, folder, results)),
+                    to_png(draw_reconstructions(task, folder, results)),
                     "Test images and their reconstructions by each method",
                     "Each pixel's probability given one grid of codes, drawn by the method's "
                     "policy for the test image above.",
@@ -77,7 +77,7 @@ def make_document(task: DiscreteVAETask, folder: RunFolder) -> Document:
             [
                 Figure(
                     "samples",
-                    _to_png(draw_samples(task, folder, results)),
+                    to_png(draw_samples(task, folder, results)),
                     "Test images and samples of each method's model",
                     "Each pixel's probability given grids of codes drawn from the prior.",
                 )
@@ -88,7 +88,7 @@ def make_document(task: DiscreteVAETask, folder: RunFolder) -> Document:
     return Document("discrete-vae", progress.subtitle(folder, config), sections)
 
 
-def _glance(standings: list[Standing]) -> list[Block]:
+def _glance(standings: list[Standing[DVAEResult]]) -> list[Block]:
     """Says who is best, what cannot be told apart from it, and what has collapsed."""
     best = min(standings, key=lambda one: one.behind)
     result = best.result
@@ -109,34 +109,4 @@ def _glance(standings: list[Standing]) -> list[Block]:
             "independent pixels, and its codes say nothing of the image."
         )
         blocks.append(Notice(Paragraph(text)))
-    if all(len(one.result.cells) == 1 for one in standings):
-        text = (
-            "There is one run a method: another seed may end elsewhere, which no interval over "
-            "images shows."
-        )
-        blocks.append(Notice(Paragraph(text)))
-    return blocks
-
-
-def _table(task: DiscreteVAETask, standings: list[Standing]) -> Table:
-    """Turns the run's table into one that can be sorted."""
-    rows = [[_entry(text) for text in row] for row in make_rows(standings)]
-    return Table(HEADERS, rows, legend(task))
-
-
-def _entry(text: str) -> Entry:
-    """Sorts by the number that a text begins with, if it does; stars mark the best."""
-    plain = text.replace("**", "")
-    mark = "" if plain == text else "best"
-    try:
-        number = float(plain.removeprefix("≈ ").split()[0].replace(",", ""))
-    except ValueError:
-        return Entry(plain, mark=mark)
-    return Entry(plain, number, mark=mark)
-
-
-def _to_png(figure: Any) -> bytes:
-    """Makes a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return [*blocks, *single_runs(standings, "images")]

@@ -1,17 +1,15 @@
 """A method's learner beside the images that it is judged by, and its best weights so far."""
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.amortised_learner import AmortisedLearner, HasOwnBound
 from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
-from algorithms.learner import Learner
 from benchmarks.discrete_vae.judgement import code_perplexity, is_collapsed, judge
+from benchmarks.held_out.learner import HeldOutLearner
 from benchmarks.posterior.metrics import summarise
 from lvms.discrete_vae import DiscreteVAE
 
@@ -39,23 +37,20 @@ class Judges:
         return torch.Generator().manual_seed(self.seed)
 
 
-class DVAELearner(Learner):
-    """Passes updates on to a learner, measures it, and keeps the weights that were best.
-
-    Early stopping: what is judged in the end are the weights with the lowest validation NLL of all
-    measurements, not the last ones.
+class DVAELearner(HeldOutLearner):
+    """Measures model and policy on images; see `HeldOutLearner`.
 
     Attributes:
         learner: The method's own learner.
         judges: What it is judged by.
     """
 
+    learner: AmortisedLearner
+
     def __init__(self, learner: AmortisedLearner, judges: Judges) -> None:
         """Takes the learner and its judges."""
-        self.learner = learner
+        super().__init__(learner)
         self.judges = judges
-        self._best: dict[str, Any] = {}
-        self._judged: dict[str, Tensor] = {}
 
     @property
     def model(self) -> DiscreteVAE:
@@ -69,25 +64,10 @@ class DVAELearner(Learner):
         assert isinstance(self.learner.policy, ImagePolicy)
         return self.learner.policy
 
-    def update(self, x: Tensor) -> dict[str, float]:
-        """Makes a round of the method's updates; see `Learner.update`."""
-        self._judged = {}
-        return self.learner.update(x)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the method's and the best weights; see `Learner.state_dict`."""
-        return {"learner": self.learner.state_dict(), "best": self._best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` returned."""
-        self.learner.load_state_dict(state["learner"])
-        self._best = state["best"]
-        self._judged = {}
-
     @property
-    def likelihood_evaluations(self) -> int:
-        """See `Learner.likelihood_evaluations`."""
-        return self.learner.likelihood_evaluations
+    def parts(self) -> dict[str, nn.Module]:
+        """Model and policy; see `HeldOutLearner.parts`."""
+        return {"model": self.model, "policy": self.policy}
 
     def validate(self) -> dict[str, float]:
         """Measures model and policy on validation images; the best weights so far are kept.
@@ -111,9 +91,7 @@ class DVAELearner(Learner):
             )
             nll, negative_elbo = -estimate.few.mean().item(), -estimate.elbo.mean().item()
             effective = estimate.effective_samples.mean().item()
-            if not self._best or nll < self._best["nll"]:
-                weights = {"model": model.state_dict(), "policy": policy.state_dict()}
-                self._best = {"nll": nll, **copy.deepcopy(weights)}
+            self.keep_if_best(nll)
         return {
             "nll": nll,
             "below_marginal": self.marginal_nll() - nll,
@@ -132,23 +110,21 @@ class DVAELearner(Learner):
 
     def best(self) -> tuple[DiscreteVAE, ImagePolicy]:
         """Copies model and policy as they were when they were best, or are if never measured."""
-        model, policy = copy.deepcopy((self.model, self.policy))
-        if self._best:
-            model.load_state_dict(self._best["model"])
-            policy.load_state_dict(self._best["policy"])
+        model, policy = self.copy_of_best().values()
+        assert isinstance(model, DiscreteVAE)
+        assert isinstance(policy, ImagePolicy)
         return model, policy
 
-    def judge(self) -> dict[str, Tensor]:
+    def measure_best(self) -> dict[str, Tensor]:
         """Measures the best weights on each test image; see `judgement.judge`.
 
         Of learners with a bound of their own there is `own_nll` too; see `HasOwnBound`.
         """
-        if not self._judged:
-            judges = self.judges
-            self._judged = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
-            if isinstance(self.learner, HasOwnBound):
-                self._judged["own_nll"] = -self.learner.own_bound(judges.test)
-        return self._judged
+        judges = self.judges
+        found = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
+        if isinstance(self.learner, HasOwnBound):
+            found["own_nll"] = -self.learner.own_bound(judges.test)
+        return found
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Averages what `judge` finds.

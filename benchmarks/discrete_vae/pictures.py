@@ -13,8 +13,9 @@ from torch import Tensor
 from algorithms.rollout import rollout
 from benchmarks.discrete_vae.learner import DVAELearner
 from benchmarks.discrete_vae.lines import LINES
-from benchmarks.discrete_vae.results import MethodResult
+from benchmarks.discrete_vae.results import DVAEResult
 from benchmarks.em.lines import lines_of
+from benchmarks.held_out.curves import DPI, plot_curves
 from benchmarks.report.restore import restore
 from benchmarks.report.svg import PAGE_WIDTH
 from benchmarks.run_folder import RunFolder
@@ -28,13 +29,10 @@ IMAGES = 16
 GAP = 1
 """Pixels between two images."""
 
-DPI = 110
-"""Of every picture."""
-
 GONE = "its checkpoint is gone"
 
 
-def draw_curves(results: Sequence[MethodResult]) -> Figure:
+def draw_curves(results: Sequence[DVAEResult]) -> Figure:
     """Draws the validation bound on the NLL against CPU seconds and against mini-batches.
 
     Lines are means over seeds and bands reach from the least to the greatest; a thin line is where
@@ -43,20 +41,10 @@ def draw_curves(results: Sequence[MethodResult]) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 4.8), dpi=DPI, layout="constrained")
     by_time, by_batch = figure.subplots(1, 2, sharey=True)
     lines = lines_of([one.method for one in results], LINES)
-    for one in results:
-        line, nll = lines[one.method], one.curves["nll"]
-        style = {
-            "color": line.colour, "linestyle": line.dashes, "marker": line.marker,
-            "markevery": max(1, nll.shape[1] // 6), "markersize": 5, "linewidth": 1.4,
-        }  # fmt: skip
-        for axes, column in ((by_time, "cpu_seconds"), (by_batch, "minibatches")):
-            x = one.curves[column].mean(0)
-            axes.plot(x, nll.mean(0), label=one.method, **style)
-            axes.fill_between(x, nll.min(0), nll.max(0), color=line.colour, alpha=0.15, linewidth=0)
     marginal = float((results[0].curves["nll"] + results[0].curves["below_marginal"]).mean())
-    for axes in (by_time, by_batch):
+    for axes, column in ((by_time, "cpu_seconds"), (by_batch, "minibatches")):
+        plot_curves(axes, results, lines, column, "nll")
         axes.axhline(marginal, color="0.3", linewidth=0.8, label="independent pixels")
-        axes.spines[["top", "right"]].set_visible(False)
     by_time.set(xlabel="CPU seconds", ylabel="validation NLL, bound (nats an image)")
     by_batch.set(xlabel="mini-batches")
     figure.legend(*by_time.get_legend_handles_labels(), loc="outside right center",
@@ -65,7 +53,7 @@ def draw_curves(results: Sequence[MethodResult]) -> Figure:
 
 
 def draw_reconstructions(
-    task: DiscreteVAETask, folder: RunFolder, results: Sequence[MethodResult]
+    task: DiscreteVAETask, folder: RunFolder, results: Sequence[DVAEResult]
 ) -> Figure:
     """Draws test images, and below them what each method decodes from one posterior sample."""
     x = task.judges.test[:IMAGES]
@@ -76,9 +64,7 @@ def draw_reconstructions(
     return _draw_rows(rows)
 
 
-def draw_samples(
-    task: DiscreteVAETask, folder: RunFolder, results: Sequence[MethodResult]
-) -> Figure:
+def draw_samples(task: DiscreteVAETask, folder: RunFolder, results: Sequence[DVAEResult]) -> Figure:
     """Draws test images, and below them what each method decodes from samples of its prior."""
     rows: dict[str, Tensor | None] = {"test images": task.judges.test[:IMAGES]}
     for one in results:

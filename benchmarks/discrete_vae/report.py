@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from tabulate import tabulate
-
 from benchmarks.discrete_vae.pictures import draw_curves, draw_reconstructions, draw_samples
-from benchmarks.discrete_vae.results import Standing, read_results, stand
-from benchmarks.discrete_vae.sweep import DVAECell
+from benchmarks.discrete_vae.results import DVAEResult
+from benchmarks.held_out.cell import MethodCell
+from benchmarks.held_out.results import Standing, read_results, stand
+from benchmarks.held_out.table import show_behind, show_runs, show_score, write_table
 from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
 
@@ -24,8 +23,12 @@ HEADERS = (
 )  # fmt: skip
 
 
+DIGITS = 2
+"""Of NLLs."""
+
+
 def write(
-    task: DiscreteVAETask, folder: RunFolder, failures: Mapping[DVAECell, str]
+    task: DiscreteVAETask, folder: RunFolder, failures: Mapping[MethodCell, str]
 ) -> tuple[str, list[Path]]:
     """Writes `table.md`, `learning-curves.png`, `reconstructions.png` and `samples.png`.
 
@@ -37,22 +40,15 @@ def write(
     Returns:
         The table, and the files to look at.
     """
-    results = read_results(folder, [cell for cell in task.cells if cell not in failures])
-    lines = []
-    if results:
-        rows = make_rows(stand(results))
-        lines = [tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True), "",
-                 legend(task)]  # fmt: skip
-        lines += [
-            f"By its own bound {result.method} has {result.mean('own_nll'):.2f}."
-            for result in results
-            if "own_nll" in result.per_image
-        ]
-    if failures:
-        lines += ["", "Failed:", ""]
-        lines += [f"- {cell.title}: {reason}" for cell, reason in failures.items()]
-    table = "\n".join(lines)
-    folder.write_text("table.md", table + "\n")
+    finished = [cell for cell in task.cells if cell not in failures]
+    results = read_results(DVAEResult, folder, finished)
+    rows = make_rows(stand(results)) if results else []
+    own_bounds = [
+        f"By its own bound {result.method} has {result.mean('own_nll'):.2f}."
+        for result in results
+        if "own_nll" in result.details
+    ]
+    table = write_table(folder, HEADERS, rows, [legend(task), *own_bounds], failures)
     files = [folder.path / "table.md"]
     if results:
         pictures = {
@@ -64,28 +60,26 @@ def write(
     return table, files
 
 
-def make_rows(standings: Sequence[Standing]) -> list[list[str]]:
+def make_rows(standings: Sequence[Standing[DVAEResult]]) -> list[list[str]]:
     """Compares the methods: the rows of a table below `HEADERS`."""
     rows = []
     for standing in standings:
         one = standing.result
-        best = standing.behind_interval is None and standing.behind == 0
-        mark = "**" if best else ""
-        exact = f"{one.mean('exact_nll'):.2f}" if "exact_nll" in one.per_image else "-"
+        exact = f"{one.mean('exact_nll'):.2f}" if "exact_nll" in one.details else "-"
         rows.append(
             [
                 one.method + _collapse(standing),
-                f"{mark}{one.mean('nll'):.2f}{mark}{_between(standing.interval)}",
-                "best" if best else _behind(standing),
+                show_score(standing, DIGITS),
+                show_behind(standing, DIGITS),
                 exact,
                 f"{one.mean('negative_elbo'):.2f}",
                 f"{one.mean('few_nll'):.2f}",
                 f"{one.mean('effective_samples'):.3f}",
-                f"{one.code_perplexity.mean():.2f}",
+                f"{one.means['code_perplexity'].mean():.2f}",
                 f"{one.mean('below_marginal'):.2f}",
-                _runs(standing),
+                show_runs(standing, DIGITS),
                 f"{one.minibatches:,}",
-                f"{one.cpu_seconds.mean():.1f}",
+                f"{one.means['cpu_seconds'].mean():.1f}",
             ]
         )
     return rows
@@ -109,26 +103,9 @@ def legend(task: DiscreteVAETask) -> str:
     )
 
 
-def _collapse(standing: Standing) -> str:
+def _collapse(standing: Standing[DVAEResult]) -> str:
     """Marks a method some of whose runs are no better than independent pixels."""
     collapsed, runs = standing.result.collapsed, len(standing.result.cells)
     if not collapsed:
         return ""
     return " (collapsed)" if collapsed == runs else f" ({collapsed} of {runs} runs collapsed)"
-
-
-def _behind(standing: Standing) -> str:
-    """Shows how far a method is behind the best, and whether that may be chance."""
-    mark = "≈ " if standing.tied else ""
-    return f"{mark}{standing.behind:+.2f}{_between(standing.behind_interval)}"
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    """Shows an interval in brackets, nothing where there is none."""
-    return "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
-
-
-def _runs(standing: Standing) -> str:
-    """Shows how many runs there are, and how far their mean NLLs spread."""
-    means = standing.result.per_image["nll"].mean(1)
-    return "1" if len(means) == 1 else f"{len(means)}, ± {np.std(means, ddof=1):.2f}"

@@ -1,48 +1,23 @@
 """The settings of the discrete-VAE task, and its presets."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.discrete_vae.methods import dvae_methods
-from benchmarks.options import option, require_names
-from benchmarks.task import Cell
+from benchmarks.held_out.options import HeldOutOptions
+from benchmarks.options import option, require_at_least, require_names
 from gfn_envs.errors import UserError
 from lvms.code_prior import code_priors
 
 POSITIVE = (
-    "codes", "code_dim", "channels", "hidden", "batch_size", "seeds", "rounds", "every", "samples",
-    "validation_images", "validation_samples",
+    "codes", "code_dim", "channels", "hidden", "samples", "validation_images", "validation_samples",
 )  # fmt: skip
 """Options that must be at least 1."""
 
 
 @dataclass(frozen=True)
-class DVAECell(Cell):
-    """One method that learns from one start.
-
-    Attributes:
-        method: What learns.
-        seed: Of the start, which all methods share, and of the method's randomness.
-    """
-
-    method: str
-    seed: int
-
-    @property
-    def folder(self) -> str:
-        """Where the cell lives; see `Cell.folder`."""
-        return f"cells/{self.method}/{self.seed:02d}"
-
-    @property
-    def title(self) -> str:
-        """What people are shown; see `Cell.title`."""
-        return f"{self.method}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Options:
+class Options(HeldOutOptions):
     """What can be set on the command line; the defaults make a quick comparison."""
 
     methods: tuple[str, ...] = option(
@@ -66,19 +41,6 @@ class Options:
         "fixed", "order in which a policy puts codes: row after row, or any", ("fixed", "any")
     )
 
-    seeds: int = option(1, "starts, with seeds 0, 1, ...")
-    first_seed: int = option(0, "the seed to count from")
-    updates: tuple[int, ...] = option(
-        (), "mini-batches of each method, in their order, or one number for all; none: as many as "
-        "--cpu-minutes allow, by what an update is measured to take when the run begins",
-    )  # fmt: skip
-    cpu_minutes: float = option(
-        0.5, "CPU-minutes of each method and seed, where --updates is not given"
-    )
-    rounds: int = option(100, "rounds that the mini-batches are spread over, for log and bar")
-    batch_size: int = option(32, "images a mini-batch")
-
-    every: int = option(5, "rounds between two measurements on validation images")
     validation_images: int = option(200, "validation images that are measured, at most")
     validation_samples: int = option(50, "samples of the validation bound")
     samples: int = option(1000, "samples of the test NLL for each image, M")
@@ -86,29 +48,12 @@ class Options:
 
     def check(self) -> None:
         """Raises a UserError if an option cannot be served."""
-        for name in POSITIVE:
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} must be at least 1; got {getattr(self, name)}.")
-        require_names("methods", self.methods, dvae_methods)
+        require_at_least(1, self, POSITIVE)
+        require_at_least(0, self, ("test_images",))
+        self.check_shared(dvae_methods)
         require_names("prior", (self.prior,), code_priors)
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise UserError("--grid takes two numbers, rows and columns of at least 1.")
-        if not self.methods:
-            raise UserError("--methods names no method.")
-        if self.first_seed < 0 or self.test_images < 0:
-            raise UserError("--first-seed and --test-images must not be negative.")
-        if not 0 < self.cpu_minutes < math.inf:
-            raise UserError(f"--cpu-minutes must be a positive number; got {self.cpu_minutes}.")
-        if self.updates and len(self.updates) not in (1, len(self.methods)):
-            raise UserError(
-                f"--updates takes one number, or one for each of the {len(self.methods)} methods; "
-                f"got {len(self.updates)}."
-            )
-        if self.updates and min(self.updates) < self.rounds:
-            raise UserError(
-                f"--updates must be at least --rounds, {self.rounds}; got {min(self.updates)}."
-            )
 
 
 presets: Mapping[str, Mapping[str, Any]] = {

@@ -99,7 +99,7 @@ class Table:
     def is_numeric(self, column: int) -> bool:
         """Whether a column is of numbers, which stand flush right."""
         sorted_by_number = [row[column] for row in self.rows if row[column].sort is not None]
-        return any(entry.text[:1] in "-≈0123456789" for entry in sorted_by_number)
+        return any(entry.text[:1] in "+-≈0123456789" for entry in sorted_by_number)
 
     def scale(self, column: int) -> tuple[float, float] | None:
         """The range of a column's intervals, None of a column without."""

@@ -20,10 +20,12 @@ from algorithms.objectives import objectives
 from benchmarks import cli, runner, task
 from benchmarks.discrete_vae.methods import dvae_methods
 from benchmarks.em.methods import em_methods
+from benchmarks.grammar.methods import grammar_methods
 from benchmarks.hierarchical_mixture.sweep import METHODS, Options, presets
 from benchmarks.posterior.controls import controls
 from benchmarks.posterior.metrics import metrics
 from benchmarks.run_folder import RunFolder
+from lvms.grammars.built_in import built_in_grammars
 from lvms.models import models
 from tests.benchmarks.runs import NAME, numbers, stop_after, stray_files, tiny_arguments
 
@@ -90,7 +92,10 @@ ONE = ("exact-em",)
         ("list tasks", "unrecognized arguments: tasks. See gfnem"),
         ("check", "required: ENV_ID"),
         ("run hierarchical", "There is no task 'hierarchical'. Did you mean hierarchical-mixture?"),
-        ("run poisson", "There is no task 'poisson'. Known: discrete-vae, hierarchical-mixture."),
+        (
+            "run poisson",
+            "There is no task 'poisson'. Known: discrete-vae, grammar, hierarchical-mixture.",
+        ),
         (f"run {NAME} --iteration 3", "--iteration 3. Did you mean --iterations?"),
         (f"run {NAME} --iteratoins=3", "Did you mean --iterations?"),
         (f"run {NAME} --nonsense", f"--nonsense. See gfnem run {NAME} --help."),
@@ -102,7 +107,10 @@ ONE = ("exact-em",)
         (f"run {NAME} --methods exact", "--methods: invalid choice: 'exact'"),
         (f"run {NAME} --preset papre", "There is no preset 'papre'. Did you mean paper?"),
         (f"run {NAME} --out a --resume b", "--resume: not allowed with argument --out"),
-        ("run posterior", "There is no task 'posterior'. Known: discrete-vae, hierarchical"),
+        (
+            "run posterior",
+            "There is no task 'posterior'. Known: discrete-vae, grammar, hierarchical",
+        ),
         (f"run {NAME} --workers 0", "--workers must be at least 1"),
         ("bench posteriors", "There is no suite 'posteriors'. Did you mean posterior?"),
         ("bench throughputt", "There is no suite 'throughputt'. Did you mean throughput?"),
@@ -522,7 +530,10 @@ def test_list_names_everything_registered(gfnem):
         assert name in output
     lines = [" ".join(line.split()) for line in output.splitlines()]
     assert any(line.startswith("posterior Compare objectives") for line in lines)
-    parts = (models, objectives, explorations, em_methods, dvae_methods, metrics, controls)
+    parts = (
+        models, objectives, explorations, em_methods, dvae_methods, built_in_grammars,
+        grammar_methods, metrics, controls,
+    )  # fmt: skip
     for catalogue in parts:
         for name, entry in catalogue.items():
             defaults = ", ".join(f"{key}={value!r}" for key, value in entry.kwargs.items())

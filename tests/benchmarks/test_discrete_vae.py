@@ -12,16 +12,19 @@ from PIL import Image
 
 from algorithms.minibatch_learner import MinibatchLearner
 from benchmarks import cli, runner
-from benchmarks.discrete_vae import report, timing
-from benchmarks.discrete_vae import task as task_module
+from benchmarks.discrete_vae import report
 from benchmarks.discrete_vae.judgement import is_collapsed
 from benchmarks.discrete_vae.lines import LINES
 from benchmarks.discrete_vae.methods import dvae_methods
 from benchmarks.discrete_vae.report import HEADERS, make_rows
-from benchmarks.discrete_vae.results import MethodResult, stand
-from benchmarks.discrete_vae.sweep import DVAECell, Options, presets
+from benchmarks.discrete_vae.results import DVAEResult
+from benchmarks.discrete_vae.sweep import Options, presets
 from benchmarks.discrete_vae.task import DiscreteVAETask
-from benchmarks.discrete_vae.timing import updates_within
+from benchmarks.held_out import task as task_module
+from benchmarks.held_out import timing
+from benchmarks.held_out.cell import MethodCell
+from benchmarks.held_out.results import stand
+from benchmarks.held_out.timing import updates_within
 from benchmarks.report.command import write_report
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import open_run, run_task
@@ -100,7 +103,7 @@ def test_independent_pixels_are_those_of_the_training_images(whole_run, data):
 
 def test_importance_samples_find_the_exact_nll(data):
     task = tiny_task(data, samples=3000)  # of 81 structures
-    learner = task.make_learner(DVAECell("gflownet-em", 0))
+    learner = task.make_learner(MethodCell("gflownet-em", 0))
     for _ in range(task.num_updates):
         learner.update(task.images.train)
     judged = learner.judge()
@@ -306,7 +309,7 @@ def test_updates_are_one_number_for_all_or_one_for_each(data):
         ({"samples": 0}, "--samples must be at least 1; got 0."),
         ({"validation_samples": 0}, "--validation-samples must be at least 1"),
         ({"validation_images": 0}, "--validation-images must be at least 1"),
-        ({"test_images": -1}, "--first-seed and --test-images must not be negative"),
+        ({"test_images": -1}, "--test-images must be at least 0; got -1."),
         ({"rounds": 0}, "--rounds must be at least 1"),
         ({"every": 0}, "--every must be at least 1"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
@@ -315,7 +318,7 @@ def test_updates_are_one_number_for_all_or_one_for_each(data):
         ({"code_dim": 0}, "--code-dim must be at least 1"),
         ({"codes": 0}, "--codes must be at least 1"),
         ({"hidden": 0}, "--hidden must be at least 1"),
-        ({"first_seed": -1}, "--first-seed and --test-images must not be negative"),
+        ({"first_seed": -1}, "--first-seed must be at least 0; got -1."),
         ({"methods": ("gflownet-me",)}, "no discrete VAE method 'gflownet-me'. Did you mean"),
         ({"methods": ("paper", "paper")}, "--methods names paper twice"),
         ({"prior": "pixelcnn"}, "no prior over codes 'pixelcnn'. Did you mean pixel-cnn"),
@@ -380,11 +383,11 @@ def test_images_that_changed_since_the_start_are_refused(tmp_path, capsys, name)
 
 def found(method, nll):
     """A result of which only the NLL, `[runs, images]`, matters."""
-    cells = [DVAECell(method, seed) for seed in range(len(nll))]
+    cells = [MethodCell(method, seed) for seed in range(len(nll))]
     images = {"nll": nll, "marginal_nll": nll + 9.0, "below_marginal": np.full_like(nll, 9.0)}
     images |= dict.fromkeys(("negative_elbo", "few_nll", "effective_samples"), np.ones_like(nll))
-    ones = np.ones(len(nll))
-    return MethodResult(cells, images, ones, ones, 1, ones, {})
+    means = dict.fromkeys(("code_perplexity", "cpu_seconds"), np.ones(len(nll)))
+    return DVAEResult(cells, images, means, {"minibatches": np.ones((len(nll), 1))})
 
 
 def test_methods_are_compared_image_by_image():
@@ -392,8 +395,8 @@ def test_methods_are_compared_image_by_image():
     hard = random.normal(90, 20, 400)  # some images are harder than others, for all methods
     best = found("best", hard + random.normal(0, 1, (1, 400)))
     worse = found("worse", hard + 0.4 + random.normal(0, 1, (2, 400)))
-    same = found("same", best.per_image["nll"] + random.normal(0, 1, (1, 400)).round(12))
-    same.per_image["nll"][:] += 0.02 - (same.nll - best.nll).mean()
+    same = found("same", best.details["nll"] + random.normal(0, 1, (1, 400)).round(12))
+    same.details["nll"][:] += 0.02 - (same.score - best.score).mean()
     first, second, third = stand([worse, best, same])
     assert [one.behind == 0 for one in (first, second, third)] == [False, True, False]
     # Differences have a standard deviation of 1.22 = (1 + 1 / 2)^0.5, their mean one of 0.061.
@@ -413,10 +416,10 @@ def test_methods_are_compared_image_by_image():
 
 def test_runs_of_a_method_are_averaged_and_collapse_is_counted():
     result = found("some", np.array([[10.0, 20.0], [14.0, 22.0]]))
-    assert result.nll.tolist() == [12.0, 21.0]
+    assert result.score.tolist() == [12.0, 21.0]
     assert result.mean("nll") == 16.5
     assert result.collapsed == 0
-    result.per_image["below_marginal"][1] = 0.1
+    result.details["below_marginal"][1] = 0.1
     assert result.collapsed == 1
     (row,) = make_rows(stand([result]))
     assert row[0] == "some (1 of 2 runs collapsed)"

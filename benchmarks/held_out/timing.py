@@ -25,7 +25,7 @@ def updates_within(cpu_seconds: float, make: Callable[[int], MinibatchLearner], 
     Args:
         cpu_seconds: The time that there is.
         make: Makes the method's learner for so many updates, in one round.
-        x: The training images, `[N, C, H, W]`.
+        x: The training data, `[N, ...]`.
 
     Returns:
         How many updates take that time, at least 1.

@@ -1,0 +1,134 @@
+"""A method's learner beside the sentences that it is judged by."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from algorithms.minibatch_learner import MinibatchLearner
+from benchmarks.grammar.judgement import nll_of_sentences, score
+from benchmarks.held_out.learner import HeldOutLearner
+from benchmarks.posterior.metrics import summarise
+from lvms.data.sentences import Sentences
+from lvms.grammars.grammar import Grammar
+from lvms.grammars.parse_scores import ParseScores
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What learners are judged by, the same for every method.
+
+    Attributes:
+        validation: Sentences that choose when a learner was best.
+        test: Sentences that it is judged by in the end.
+        parser: Which trees are compared with gold ones, `mbr` or `viterbi`.
+        truth_nll: The test sentences' NLL by the grammar that they were drawn from, float64 `[T]`,
+            nats; None where it is not known.
+    """
+
+    validation: Sentences
+    test: Sentences
+    parser: str
+    truth_nll: Tensor | None
+
+
+class GrammarLearner(HeldOutLearner):
+    """Measures a grammar on sentences, exactly; see `HeldOutLearner`.
+
+    Attributes:
+        judges: What it is judged by.
+    """
+
+    def __init__(self, learner: MinibatchLearner, judges: Judges) -> None:
+        """Takes the learner and its judges."""
+        super().__init__(learner)
+        self.judges = judges
+        self._scores: ParseScores | None = None
+
+    @property
+    def model(self) -> Grammar:
+        """The grammar as it is now."""
+        assert isinstance(self.learner.model, Grammar)
+        return self.learner.model
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The grammar; see `HeldOutLearner.parts`."""
+        return {"model": self.model}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Measures the grammar on validation sentences; the best weights so far are kept.
+
+        Returns:
+            `nll`, nats a word, and `perplexity`, its exponential; `f1`, the mean F1 of a sentence,
+            percent, where there are gold trees: it is shown, but chooses nothing; and
+            `minibatches`, how many there have been.
+        """
+        judges, model = self.judges, self.model
+        total = nll_of_sentences(model, judges.validation.words).sum()
+        nll = (total / judges.validation.lengths.sum()).item()
+        self.keep_if_best(nll)
+        found = {"nll": nll, "perplexity": perplexity(nll)}
+        scores = score(model, judges.validation, judges.parser)
+        if scores is not None:
+            found["f1"] = scores.sentence_f1
+        return {**found, "minibatches": self.learner.updates}
+
+    def best(self) -> Grammar:
+        """Copies the grammar as it was when it was best, or is if never measured."""
+        model = self.copy_of_best()["model"]
+        assert isinstance(model, Grammar)
+        return model
+
+    def measure_best(self) -> dict[str, Tensor]:
+        """Measures the best weights on each test sentence.
+
+        Returns:
+            float `[T]` each: `nll`, nats a sentence; `words`, its length; `above_truth`, how far
+            the NLL is above the truth's, where that is known; and `f1`, percent, where there are
+            gold trees.
+        """
+        test = self.judges.test
+        nll = nll_of_sentences(self.best(), test.words)
+        found = {"nll": nll, "words": test.lengths.double()}
+        if self.judges.truth_nll is not None:
+            found["above_truth"] = nll - self.judges.truth_nll
+        self._scores = score(self.best(), test, self.judges.parser)
+        if self._scores is not None:
+            found["f1"] = self._scores.each
+        return found
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Averages what `judge` finds.
+
+        Returns:
+            Each metric's `mean` over test sentences, `standard_error` and `n`; and numbers of all
+            sentences together: `nll_a_word`, nats, `perplexity`, and where there are gold trees
+            `corpus_f1` and the `recall` of each label, percent, of n constituents.
+        """
+        judged = self.judge()
+        found = {name: summarise(values) for name, values in judged.items()}
+        nll, num = (judged["nll"].sum() / judged["words"].sum()).item(), len(self.judges.test)
+        found["nll_a_word"] = _together(nll, int(judged["words"].sum()))
+        found["perplexity"] = _together(perplexity(nll), num)
+        if self._scores is not None:
+            found["corpus_f1"] = _together(self._scores.corpus_f1, num)
+            for label, one in self._scores.labels.items():
+                found[f"{RECALL}{label}"] = _together(one.recall, one.total)
+        return found
+
+
+RECALL = "recall "
+"""What the metric of a label's recall begins with."""
+
+
+def perplexity(nll: float) -> float:
+    """Turns nats a word into a perplexity; beyond what numbers hold it is the greatest of them."""
+    return math.exp(min(nll, 700.0))
+
+
+def _together(value: float, num: int) -> dict[str, float]:
+    """Gives a number of `num` things together, which has no standard error."""
+    return {"mean": value, "standard_error": float("nan"), "n": num}

@@ -1,0 +1,17 @@
+"""How each grammar method is drawn."""
+
+from benchmarks.em.lines import LINES as EM_LINES
+from benchmarks.em.lines import Line
+
+LINES = {
+    "marginalisation": EM_LINES["marginalisation"],
+    "exact-sampling": EM_LINES["exact-em"],
+    "monte-carlo": EM_LINES["monte-carlo-em"],
+    "gibbs": EM_LINES["gibbs-em"],
+    "ncfg-marginalisation": Line("#D55E00", (0, (10, 1)), "<"),
+    "ncfg-exact-sampling": Line("#CC79A7", "-.", "D"),
+    "ncfg-monte-carlo": Line("#E69F00", "--", "^"),
+    "ncfg-gibbs": Line("#882255", (0, (3, 1, 1, 1, 1, 1)), "d"),
+    "table-marginalisation": Line("#56B4E9", (0, (5, 1)), "s"),
+}
+"""The lines of the methods of this package."""

@@ -1,0 +1,1 @@
+"""What tasks share whose methods learn by mini-batches and are judged on data they never saw."""

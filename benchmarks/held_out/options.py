@@ -1,0 +1,50 @@
+"""The settings that tasks share: which methods, from how many starts, for how long."""
+
+import math
+from dataclasses import dataclass
+
+from benchmarks.options import option, require_at_least, require_names
+from gfn_envs.catalogue import Catalogue
+from gfn_envs.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeldOutOptions:
+    """Methods and what they may spend."""
+
+    methods: tuple[str, ...] = option((), "registered methods")
+    seeds: int = option(1, "starts, with seeds 0, 1, ...")
+    first_seed: int = option(0, "the seed to count from")
+    updates: tuple[int, ...] = option(
+        (), "mini-batches of each method, in their order, or one number for all; none: as many as "
+        "--cpu-minutes allow, by what an update is measured to take when the run begins",
+    )  # fmt: skip
+    cpu_minutes: float = option(
+        0.5, "CPU-minutes of each method and seed, where --updates is not given"
+    )
+    rounds: int = option(100, "rounds that the mini-batches are spread over, for log and bar")
+    batch_size: int = option(32, "observations a mini-batch")
+    every: int = option(5, "rounds between two measurements on validation data")
+
+    def check_shared(self, known: Catalogue) -> None:
+        """Raises a UserError if one of these options cannot be served.
+
+        Args:
+            known: The methods that there are.
+        """
+        require_at_least(1, self, ("seeds", "rounds", "batch_size", "every"))
+        require_at_least(0, self, ("first_seed",))
+        require_names("methods", self.methods, known)
+        if not self.methods:
+            raise UserError("--methods names no method.")
+        if not 0 < self.cpu_minutes < math.inf:
+            raise UserError(f"--cpu-minutes must be a positive number; got {self.cpu_minutes}.")
+        if self.updates and len(self.updates) not in (1, len(self.methods)):
+            raise UserError(
+                f"--updates takes one number, or one for each of the {len(self.methods)} methods; "
+                f"got {len(self.updates)}."
+            )
+        if self.updates and min(self.updates) < self.rounds:
+            raise UserError(
+                f"--updates must be at least --rounds, {self.rounds}; got {min(self.updates)}."
+            )
