@@ -36,9 +36,9 @@ def make_grammar(
 
     Args:
         name: One of `built_in_grammars`.
-        max_words: N, the length of the longest sentence. One in eight or fewer has more than 12
+        max_words: N, the length of the longest sentence. One in seven or fewer has more than 12
             words; a grammar fitted to the others alone can beat the truth by the log of their
-            share, about 0.02 nats a word.
+            share, 0.03 nats a word or less.
         min_words: The length of the shortest, at least 2.
         tree: In which environment trees are built, `bottom-up` or `top-down`.
 

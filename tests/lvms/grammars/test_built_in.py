@@ -45,7 +45,8 @@ def test_sentences_can_be_read():
     sentences = [[built_in.words[i] for i in row.tolist() if i != PAD] for row in x]
     firsts = {"the", "this", "that", "each", "every", "some", "any", "no"}
     assert {sentence[0] for sentence in sentences} <= firsts
-    assert ["this", "farmer", "likes", "some", "song"] in sentences
+    shortest = {tuple(sentence) for sentence in sentences if len(sentence) == 3}
+    assert ("this", "queen", "sings") in shortest
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
