@@ -7,6 +7,7 @@ from gfn_envs.latent_env import LatentEnv
 from gfn_envs.registration import make, register, registry, spec
 from gfn_envs.state_graph import StateGraph
 from gfn_envs.symbol_sequence import SymbolSequence
+from gfn_envs.turtle_path import TurtlePath
 
 __all__ = [
     "CodeGrid",
@@ -14,6 +15,7 @@ __all__ = [
     "LatentEnv",
     "StateGraph",
     "SymbolSequence",
+    "TurtlePath",
     "UserError",
     "make",
     "register",
@@ -45,5 +47,12 @@ register(
     "gfn_envs.code_grid:CodeGrid",
     grid=[4, 4],
     num_codes=8,
+    order="fixed",
+)
+register(
+    "gfn_envs/TurtlePath-v0",
+    "gfn_envs.turtle_path:TurtlePath",
+    grid=[4, 4],
+    moves=3,
     order="fixed",
 )
