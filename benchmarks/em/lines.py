@@ -23,6 +23,8 @@ LINES = {
     "reweighted-wake-sleep": Line("#000000", (0, (6, 2, 1, 2)), ">"),
     "marginalisation": Line("#999999", (0, (8, 2)), "x"),
     "monte-carlo-em-1": Line("#66A61E", (0, (3, 3)), "8"),
+    "monte-carlo-em-short": Line("#A6761D", (0, (2, 3)), "+"),
+    "gibbs-em-2": Line("#1B9E77", (0, (6, 1, 1, 1, 1, 1)), "H"),
     "gibbs-em": Line("#117733", (0, (1, 2)), "p"),
     "gflownet-em-weighted": Line("#F0027F", (0, (9, 1)), "h"),
     "reweighted-wake-sleep-tempered": Line("#1F78B4", (0, (5, 3)), "X"),

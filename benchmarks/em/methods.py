@@ -42,7 +42,11 @@ em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
 em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
 em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
 em_methods.register("monte-carlo-em-1", "benchmarks.em.methods:monte_carlo_em", samples=1)
+em_methods.register(
+    "monte-carlo-em-short", "benchmarks.em.methods:monte_carlo_em", samples=1, moves=5
+)
 em_methods.register("gibbs-em", "benchmarks.em.methods:gibbs_em")
+em_methods.register("gibbs-em-2", "benchmarks.em.methods:gibbs_em", sweeps=2)
 em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
 em_methods.register(
     "gflownet-em-sleep",

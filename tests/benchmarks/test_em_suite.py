@@ -231,6 +231,28 @@ def test_the_m_step_sees_what_the_options_say():
     assert powers == [chains.e_step.beta.at(i) for i in (0, 3)] == [0.3, 1.0]
 
 
+def test_drawings_of_paths_are_learned_by_the_same_policy_and_go_on_exactly(tmp_path):
+    settings = {**TINY, "tasks": ("paths-tiny",), "seeds": 1, "m_step_points": 20}
+    suite = EMSuite(Options(**{**presets["paths"], **settings}))
+    assert not suite.left_out
+    policies = set()
+    for cell in suite.cells:
+        halves, whole = (suite.make_learner(cell) for _ in range(2))
+        x = suite.data(cell)
+        for _ in range(2):
+            whole.update(x)
+        halves.update(x)
+        torch.save(halves.state_dict(), tmp_path / "half.pt")
+        resumed = suite.make_learner(cell)
+        resumed.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
+        resumed.update(x)
+        assert suite.evaluate(resumed) == suite.evaluate(whole)
+        policy = getattr(whole.learner.e_step, "policy", None)
+        policies.add(type(policy).__name__)
+        assert whole.measure()["gap"]["mean"] < 20
+    assert policies == {"TurtlePolicy", "UniformPolicy", "NoneType"}
+
+
 def test_a_cell_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capfd):
     original = EMLearner.update
 
