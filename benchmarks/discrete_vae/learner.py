@@ -2,10 +2,12 @@
 
 import copy
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from algorithms.image_policy import ImagePolicy
 from algorithms.importance_sampling import importance_sample
@@ -145,7 +147,10 @@ class DVAELearner(Learner):
         """
         if not self._judged:
             judges = self.judges
-            self._judged = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
+            with judging_bar(len(judges.test)) as bar:
+                self._judged = judge(
+                    *self.best(), judges.test, judges.test_samples, judges.generator(), bar.update
+                )
             if isinstance(self.learner, HasOwnBound):
                 self._judged["own_nll"] = -self.learner.own_bound(judges.test)
         return self._judged
@@ -170,3 +175,14 @@ class DVAELearner(Learner):
         for name, value in together.items():
             found[name] = {"mean": value, "standard_error": float("nan"), "n": num}
         return found
+
+
+def judging_bar(images: int) -> tqdm:
+    """Makes a bar below that of the run, whose updates stand still while images are judged.
+
+    There is none without a terminal, nor in a worker process: several would write over each other.
+    """
+    return tqdm(
+        total=images, desc="judging test images", unit="image", leave=False, dynamic_ncols=True,
+        disable=True if parent_process() else None,
+    )  # fmt: skip
