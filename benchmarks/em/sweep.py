@@ -96,8 +96,15 @@ presets: Mapping[str, Mapping[str, Any]] = {
     # Latents of which each moves all later ones, so that chains of single changes get stuck.
     "paths": {
         "tasks": ("paths-small",),
-        # Chains that need about as long for an iteration as the methods with a policy do.
-        "methods": (*LEARNING_POLICIES, "monte-carlo-em-short", "gibbs-em-2"),
+        "methods": (
+            *LEARNING_POLICIES,
+            "gflownet-em-dreams",
+            "reinforce-em-dreams",
+            "reweighted-wake-sleep-dreams",
+            # An iteration of these chains takes about as long as one with a policy does.
+            "monte-carlo-em-short",
+            "gibbs-em-2",
+        ),
         "points": 4000,
         "test_points": 500,
         "iterations": 60,
