@@ -38,9 +38,11 @@ TEMPERED = {
 """Settings of methods whose M-step sees importance-weighted samples: a policy that stays flatter
 than the posterior proposes better, and the weights correct for it."""
 
-DREAMING = {**TEMPERED, "last_beta": 1.0, "dreams": 3.0}
-"""The same of methods that learn from dreams too: these come from the posterior itself, so that
-what is learned beside them should not be flatter."""
+UNTEMPERED = {**TEMPERED, "last_beta": 1.0}
+"""The same of methods whose policy aims at the posterior itself in the end."""
+
+DREAMING = {**UNTEMPERED, "dreams": 3.0}
+"""The same of methods that learn from dreams too, which come from the posterior itself."""
 
 em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
 em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
@@ -68,6 +70,13 @@ em_methods.register(
     **TEMPERED,
 )
 em_methods.register(
+    "gflownet-em-untempered",
+    "benchmarks.em.methods:gflownet_em",
+    weighted=True,
+    epsilon=0.01,
+    **UNTEMPERED,
+)
+em_methods.register(
     "gflownet-em-dreams",
     "benchmarks.em.methods:gflownet_em",
     weighted=True,
@@ -79,12 +88,20 @@ em_methods.register(
     "reinforce-em-weighted", "benchmarks.em.methods:reinforce_em", weighted=True, **TEMPERED
 )
 em_methods.register(
+    "reinforce-em-untempered", "benchmarks.em.methods:reinforce_em", weighted=True, **UNTEMPERED
+)
+em_methods.register(
     "reinforce-em-dreams", "benchmarks.em.methods:reinforce_em", weighted=True, **DREAMING
 )
 em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
 em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
 em_methods.register(
     "reweighted-wake-sleep-tempered", "benchmarks.em.methods:reweighted_wake_sleep", **TEMPERED
+)
+em_methods.register(
+    "reweighted-wake-sleep-untempered",
+    "benchmarks.em.methods:reweighted_wake_sleep",
+    **UNTEMPERED,
 )
 em_methods.register(
     "reweighted-wake-sleep-dreams", "benchmarks.em.methods:reweighted_wake_sleep", **DREAMING
