@@ -13,6 +13,7 @@ from algorithms.objective import Objective
 from algorithms.policy import Policy
 from algorithms.rollout import rollout
 from algorithms.schedule import Schedule, as_schedule, require_positive
+from algorithms.sleep_phase import SleepPhase
 from algorithms.trajectory_batch import TrajectoryBatch
 from gfn_envs.errors import UserError
 from lvms.model import LatentVariableModel, WeightedSamples
@@ -41,6 +42,7 @@ class GFlowNetEStep(EStep):
         samples_per_x: int = 4,
         learning_rate: Schedule | float = 1e-2,
         min_log_reward: float = -float("inf"),
+        sleep: SleepPhase | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Sets the training up.
@@ -55,6 +57,7 @@ class GFlowNetEStep(EStep):
             samples_per_x: Trajectories for each observation of an update.
             learning_rate: Adam's; a schedule's steps are M-steps.
             min_log_reward: Lower log rewards are raised to this, nats.
+            sleep: Maximum likelihood on dreams beside the objective; none by default.
             generator: Source of randomness.
 
         Raises:
@@ -73,6 +76,7 @@ class GFlowNetEStep(EStep):
         self.alternation = alternation or FixedUpdates(20)
         self.batch_size = batch_size
         self.samples_per_x = samples_per_x
+        self.sleep = sleep
         self.generator = generator
         self.learning_rate = as_schedule(learning_rate)
         require_positive("learning_rate", self.learning_rate)
@@ -110,7 +114,7 @@ class GFlowNetEStep(EStep):
             m_steps: How many M-steps have been made so far.
 
         Returns:
-            The loss, a scalar without gradient.
+            The loss without that on dreams, a scalar without gradient.
         """
         env = self.model.env
         step = TrainingStep(
@@ -130,8 +134,9 @@ class GFlowNetEStep(EStep):
         batch.ensure_log_reward(self.reward)
         output = self.objective.loss(env, self.policy, batch)
         self.reward.evaluations += output.likelihood_evaluations
+        dreams = None if self.sleep is None else self.sleep.loss(step)
         self.optimizer.zero_grad()
-        output.loss.backward()
+        (output.loss if dreams is None else output.loss + dreams).backward()
         self.optimizer.step()
         self.updates += 1
         return output.loss.detach()

@@ -9,6 +9,7 @@ from gfn_envs.registration import make, register, registry, spec
 from gfn_envs.state_graph import StateGraph
 from gfn_envs.symbol_sequence import SymbolSequence
 from gfn_envs.top_down_tree import TopDownTree
+from gfn_envs.turtle_path import TurtlePath
 
 __all__ = [
     "BottomUpTree",
@@ -18,6 +19,7 @@ __all__ = [
     "StateGraph",
     "SymbolSequence",
     "TopDownTree",
+    "TurtlePath",
     "UserError",
     "make",
     "register",
@@ -64,4 +66,11 @@ register(
     max_words=4,
     labels=2,
     min_words=2,
+)
+register(
+    "gfn_envs/TurtlePath-v0",
+    "gfn_envs.turtle_path:TurtlePath",
+    grid=[4, 4],
+    moves=3,
+    order="fixed",
 )

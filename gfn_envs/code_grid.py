@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import UNSET, FactoredCategorical
-from gfn_envs.rendering import draw_cells, require_mode
+from gfn_envs.rendering import draw_grid, require_mode
 
 
 class CodeGrid(FactoredCategorical):
@@ -84,10 +84,4 @@ class CodeGrid(FactoredCategorical):
         require_mode(mode)
         codes = [None if code == UNSET else code for code in state.tolist()]
         labels = ["." if code is None else str(code) for code in codes]
-        columns = self.grid[1]
-        if mode == "rgb_array":
-            return draw_cells(labels, codes, columns=columns)
-        width = max(map(len, labels))
-        cells = [label.rjust(width) for label in labels]
-        lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-        return "\n".join(map(" ".join, lines))
+        return draw_grid(labels, codes, self.grid[1], mode)

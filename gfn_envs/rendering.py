@@ -53,3 +53,25 @@ def draw_cells(
         draw.rectangle(box, fill, (90, 90, 90))
         draw.text((left + cell / 2, top + cell / 2), label, (20, 20, 20), font, "mm")
     return np.asarray(image)
+
+
+def draw_grid(
+    labels: Sequence[str], colours: Sequence[int | None], columns: int, mode: str
+) -> str | np.ndarray:
+    """Draws labels in rows of equal length, as text or as squares.
+
+    Args:
+        labels: The text of each cell, row after row.
+        colours: As in `draw_cells`.
+        columns: How many cells a row has.
+        mode: A render mode.
+
+    Returns:
+        A line for each row, or uint8 `[H, W, 3]`.
+    """
+    if mode == "rgb_array":
+        return draw_cells(labels, colours, columns=columns)
+    width = max(map(len, labels))
+    cells = [label.rjust(width) for label in labels]
+    lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    return "\n".join(map(" ".join, lines))

@@ -19,6 +19,7 @@ from lvms.model import (
     StartAtData,
     WeightedSamples,
 )
+from lvms.path_drawing import PathDrawing
 from lvms.pixel_cnn import PixelCNN
 from lvms.reward import LVMReward
 from lvms.sigmoid_belief import SigmoidBeliefNet
@@ -39,6 +40,7 @@ __all__ = [
     "LatentVariableModel",
     "MeanField",
     "PartialJoint",
+    "PathDrawing",
     "PixelCNN",
     "SigmoidBeliefNet",
     "SpriteScene",

@@ -9,6 +9,10 @@ from gfn_envs.errors import UserError
 from gfn_envs.factored_categorical import FactoredCategorical
 from lvms.model import LatentVariableModel
 
+ROWS_AT_A_TIME = 4096
+"""About so many candidates are scored at a time: copies of many observations would not fit into a
+cache, and cost more than what is done with them."""
+
 
 @torch.no_grad()
 def gibbs_sweep(
@@ -39,10 +43,15 @@ def gibbs_sweep(
     """
     z = z.clone()
     for variable, size in enumerate(_sizes(model)):
-        candidates = z.repeat_interleave(size, 0)
-        candidates[:, variable] = torch.arange(size, device=z.device).repeat(len(z))
-        log_joint = model.log_joint(x.repeat_interleave(size, 0), candidates).view(-1, size)
-        draw = torch.multinomial((beta * log_joint).softmax(-1), 1, generator=generator)
+        values = torch.arange(size, device=z.device)
+        log_joint = []
+        for some in values.split(max(1, ROWS_AT_A_TIME // max(1, len(z)))):
+            candidates = z.repeat_interleave(len(some), 0)
+            candidates[:, variable] = some.repeat(len(z))
+            pairs = x if len(some) == 1 else x.repeat_interleave(len(some), 0)
+            log_joint.append(model.log_joint(pairs, candidates).view(-1, len(some)))
+        probability = (beta * torch.cat(log_joint, 1)).softmax(-1)
+        draw = torch.multinomial(probability, 1, generator=generator)
         z[:, variable] = draw.squeeze(-1)
     return z
 

@@ -14,10 +14,8 @@ from lvms import blocks
 from lvms.blocks import in_blocks
 from lvms.mean_field import ascend_on_table
 from lvms.model import LatentVariableModel, WeightedSamples
+from lvms.smoothing import smoothed_logit
 from lvms.sprite_layout import SpriteLayout
-
-SMOOTHING = 0.5
-"""The M-step counts so many pixels that were on, and as many that were off, beyond those seen."""
 
 START_CONTRAST = 0.3
 """How much of a patch of the data is left in the sprite that learning starts from."""
@@ -38,7 +36,7 @@ class SpriteScene(LatentVariableModel):
     in blocks of observations, of `blocks.BLOCK_ELEMENTS` numbers.
 
     The closed-form M-step maximises the expected log joint plus the log-density of a
-    Beta(1 + `SMOOTHING`, 1 + `SMOOTHING`) prior on each probability, so that none becomes 0 or 1.
+    Beta prior on each probability, so that none becomes 0 or 1; see `smoothed_logit`.
 
     Attributes:
         layout: The geometry of the image.
@@ -193,8 +191,7 @@ class SpriteScene(LatentVariableModel):
             (self.sprite_logits, on, seen),
             (self.background_logit, lit, behind),
         ):
-            share = (ones.clamp_min(0.0) + SMOOTHING) / (all_seen.clamp_min(0.0) + 2 * SMOOTHING)
-            logit.copy_(share.logit())
+            logit.copy_(smoothed_logit(ones, all_seen))
 
     # -- PartialJoint ---------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """What a learned discrete VAE is worth on images that it has not seen."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ def judge(
     x: Tensor,
     samples: int,
     generator: torch.Generator | None = None,
+    show: Callable[[int], object] | None = None,
 ) -> dict[str, Tensor]:
     """Measures a model and its policy on images.
 
@@ -31,6 +34,7 @@ def judge(
         x: The images, `[B, C, H, W]`.
         samples: M of the importance samples.
         generator: Source of randomness.
+        show: Called with the number of images that were just finished.
 
     Returns:
         For each image, float `[B]`, in nats but for the shares: `nll` by M importance samples,
@@ -39,7 +43,7 @@ def judge(
         `below_marginal`, how far `nll` is below it; and where the structures are few enough,
         `exact_nll`.
     """
-    estimate: ImportanceEstimate = importance_sample(model, policy, x, samples, generator)
+    estimate: ImportanceEstimate = importance_sample(model, policy, x, samples, generator, show)
     marginal = model.pixel_marginal_nll(x)
     found = {
         "nll": -estimate.log_marginal,

@@ -1,9 +1,11 @@
 """A method's learner beside the images that it is judged by, and its best weights so far."""
 
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from algorithms.amortised_learner import AmortisedLearner, HasOwnBound
 from algorithms.image_policy import ImagePolicy
@@ -121,7 +123,10 @@ class DVAELearner(HeldOutLearner):
         Of learners with a bound of their own there is `own_nll` too; see `HasOwnBound`.
         """
         judges = self.judges
-        found = judge(*self.best(), judges.test, judges.test_samples, judges.generator())
+        with judging_bar(len(judges.test)) as bar:
+            found = judge(
+                *self.best(), judges.test, judges.test_samples, judges.generator(), bar.update
+            )
         if isinstance(self.learner, HasOwnBound):
             found["own_nll"] = -self.learner.own_bound(judges.test)
         return found
@@ -146,3 +151,14 @@ class DVAELearner(HeldOutLearner):
         for name, value in together.items():
             found[name] = {"mean": value, "standard_error": float("nan"), "n": num}
         return found
+
+
+def judging_bar(images: int) -> tqdm:
+    """Makes a bar below that of the run, whose updates stand still while images are judged.
+
+    There is none without a terminal, nor in a worker process: several would write over each other.
+    """
+    return tqdm(
+        total=images, desc="judging test images", unit="image", leave=False, dynamic_ncols=True,
+        disable=True if parent_process() else None,
+    )  # fmt: skip

@@ -24,6 +24,7 @@ from algorithms.reweighted_e_step import ReweightedEStep
 from algorithms.reweighted_wake import ReweightedWake
 from algorithms.schedule import Exponential, Schedule
 from algorithms.sleep import Sleep
+from algorithms.sleep_phase import SleepPhase
 from algorithms.tempered_reward import TemperedReward
 from benchmarks.em.problem import Problem, adam
 from benchmarks.posterior.training import make_policy
@@ -37,12 +38,22 @@ TEMPERED = {
 """Settings of methods whose M-step sees importance-weighted samples: a policy that stays flatter
 than the posterior proposes better, and the weights correct for it."""
 
+UNTEMPERED = {**TEMPERED, "last_beta": 1.0}
+"""The same of methods whose policy aims at the posterior itself in the end."""
+
+DREAMING = {**UNTEMPERED, "dreams": 3.0}
+"""The same of methods that learn from dreams too, which come from the posterior itself."""
+
 em_methods.register("exact-em", "benchmarks.em.methods:exact_em")
 em_methods.register("annealed-em", "benchmarks.em.methods:annealed_em")
 em_methods.register("mean-field-em", "benchmarks.em.methods:mean_field_em")
 em_methods.register("monte-carlo-em", "benchmarks.em.methods:monte_carlo_em", samples=4)
 em_methods.register("monte-carlo-em-1", "benchmarks.em.methods:monte_carlo_em", samples=1)
+em_methods.register(
+    "monte-carlo-em-short", "benchmarks.em.methods:monte_carlo_em", samples=1, moves=8
+)
 em_methods.register("gibbs-em", "benchmarks.em.methods:gibbs_em")
+em_methods.register("gibbs-em-2", "benchmarks.em.methods:gibbs_em", sweeps=2)
 em_methods.register("gflownet-em", "benchmarks.em.methods:gflownet_em")
 em_methods.register(
     "gflownet-em-sleep",
@@ -58,14 +69,42 @@ em_methods.register(
     epsilon=0.01,
     **TEMPERED,
 )
+em_methods.register(
+    "gflownet-em-untempered",
+    "benchmarks.em.methods:gflownet_em",
+    weighted=True,
+    epsilon=0.01,
+    **UNTEMPERED,
+)
+em_methods.register(
+    "gflownet-em-dreams",
+    "benchmarks.em.methods:gflownet_em",
+    weighted=True,
+    epsilon=0.01,
+    **DREAMING,
+)
 em_methods.register("reinforce-em", "benchmarks.em.methods:reinforce_em")
 em_methods.register(
     "reinforce-em-weighted", "benchmarks.em.methods:reinforce_em", weighted=True, **TEMPERED
+)
+em_methods.register(
+    "reinforce-em-untempered", "benchmarks.em.methods:reinforce_em", weighted=True, **UNTEMPERED
+)
+em_methods.register(
+    "reinforce-em-dreams", "benchmarks.em.methods:reinforce_em", weighted=True, **DREAMING
 )
 em_methods.register("wake-sleep", "benchmarks.em.methods:wake_sleep")
 em_methods.register("reweighted-wake-sleep", "benchmarks.em.methods:reweighted_wake_sleep")
 em_methods.register(
     "reweighted-wake-sleep-tempered", "benchmarks.em.methods:reweighted_wake_sleep", **TEMPERED
+)
+em_methods.register(
+    "reweighted-wake-sleep-untempered",
+    "benchmarks.em.methods:reweighted_wake_sleep",
+    **UNTEMPERED,
+)
+em_methods.register(
+    "reweighted-wake-sleep-dreams", "benchmarks.em.methods:reweighted_wake_sleep", **DREAMING
 )
 em_methods.register("marginalisation", "benchmarks.em.methods:marginalisation")
 
@@ -192,6 +231,7 @@ def amortised_em(
     batch_size: int = 256,
     samples_per_x: int = 4,
     min_log_reward: float = -float("inf"),
+    dreams: float = 0.0,
     e_step: type[GFlowNetEStep] = GFlowNetEStep,
 ) -> EM[ModelT]:
     """Makes EM whose E-step trains the problem's policy network.
@@ -206,6 +246,8 @@ def amortised_em(
         batch_size: Observations an update.
         samples_per_x: Trajectories for each observation of an update.
         min_log_reward: Lower log rewards are raised to this, nats.
+        dreams: The weight of maximum likelihood on dreams, as many as an update has observations,
+            in the policy's loss; see `SleepPhase`.
         e_step: What makes samples of the policy's structures.
 
     Raises:
@@ -223,6 +265,7 @@ def amortised_em(
         samples_per_x=samples_per_x,
         learning_rate=Exponential(*learning_rate, problem.iterations),
         min_log_reward=min_log_reward,
+        sleep=SleepPhase(1.0, dreams) if dreams else None,
         generator=problem.generator,
     )
     return problem.em(trained, problem.posterior_samples, problem.m_step_points)

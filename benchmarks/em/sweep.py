@@ -74,19 +74,17 @@ class Options:
     beta_iterations: int = option(15, "EM iterations over which it rises")
 
 
+LEARNING_POLICIES = (
+    "gflownet-em", "gflownet-em-weighted", "reinforce-em", "reinforce-em-weighted",
+    "reweighted-wake-sleep-tempered",
+)  # fmt: skip
+"""Methods with a policy for decoders that render: nothing but log p(x, z) to learn from."""
+
 presets: Mapping[str, Mapping[str, Any]] = {
     # A decoder that renders: nothing but log p(x, z) to learn from, and too many z for a table.
     "sprites": {
         "tasks": ("sprites-small",),
-        "methods": (
-            "gflownet-em",
-            "gflownet-em-weighted",
-            "reinforce-em",
-            "reinforce-em-weighted",
-            "reweighted-wake-sleep-tempered",
-            "monte-carlo-em-1",
-            "gibbs-em",
-        ),
+        "methods": (*LEARNING_POLICIES, "monte-carlo-em-1", "gibbs-em"),
         "points": 4000,
         "iterations": 100,
         "posterior_samples": 32,
@@ -94,5 +92,29 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "policy": "additive",
         "beta": 0.2,
         "beta_iterations": 30,
+    },
+    # Latents of which each moves all later ones, so that chains of single changes get stuck.
+    "paths": {
+        "tasks": ("paths-small",),
+        "methods": (
+            *LEARNING_POLICIES,
+            "gflownet-em-dreams",
+            "reinforce-em-dreams",
+            "reweighted-wake-sleep-dreams",
+            # An iteration of these chains takes about as long as one with a policy does.
+            "monte-carlo-em-short",
+            "gibbs-em-2",
+        ),
+        "points": 4000,
+        "test_points": 500,
+        "iterations": 60,
+        "every": 10,
+        "e_updates": 5,
+        "first_e_updates": 50,
+        "posterior_samples": 8,
+        "m_step_points": 1000,
+        "policy": "turtle",
+        "beta": 0.2,
+        "beta_iterations": 20,
     },
 }

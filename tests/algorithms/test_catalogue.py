@@ -5,7 +5,7 @@ from algorithms.explorations import explorations
 from algorithms.metropolis import UniformPolicy
 from algorithms.objectives import objectives
 from algorithms.policies import policies
-from gfn_envs import FactoredCategorical, UserError
+from gfn_envs import FactoredCategorical, TurtlePath, UserError
 from gfn_envs.catalogue import Catalogue
 
 # What some parts cannot do without: a model's partial score, or a prior policy.
@@ -33,7 +33,8 @@ def test_every_part_can_be_made_and_describes_itself(catalogue):
 
 def test_every_policy_can_be_made_with_a_hidden_width():
     for name, entry in policies.items():
-        policy = policies.make(name, FactoredCategorical((2, 3)), x_size=4, hidden=8)
+        env = TurtlePath((2, 2), 2) if name == "turtle" else FactoredCategorical((2, 3))
+        policy = policies.make(name, env, x_size=4, hidden=8)
         assert policy.read_x.out_features == 8
         assert entry.description.endswith(".")
 

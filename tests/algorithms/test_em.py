@@ -14,6 +14,7 @@ from algorithms.mlp_policy import MLPPolicy
 from algorithms.policy_distribution import policy_log_probs
 from algorithms.residual_loss import Huber
 from algorithms.schedule import Linear
+from algorithms.sleep_phase import SleepPhase
 from algorithms.trajectory_balance import TrajectoryBalance
 from algorithms.vargrad import VarGrad
 from gfn_envs import FactoredCategorical, UserError
@@ -133,6 +134,7 @@ VARIANTS = {
     "gflownet, trajectory balance": {"objective": TrajectoryBalance()},
     "gflownet, adaptive": {"alternation": LossThreshold(Linear(50.0, 1.0, 5), max_updates=30)},
     "gflownet, gradient": {"m_step": "gradient"},
+    "gflownet, dreams": {"sleep": SleepPhase(0.5, 2.0)},
 }
 
 
@@ -158,6 +160,23 @@ def test_a_resumed_learner_goes_on_exactly_as_it_would_have(name):
     assert torch.equal(resumed.model.means, undisturbed.model.means)
     assert resumed.likelihood_evaluations == undisturbed.likelihood_evaluations
     assert resumed.model.version == undisturbed.model.version
+
+
+def test_a_sleep_phase_teaches_observations_that_are_not_in_the_data():
+    dreams, _ = started_model().sample(200, torch.Generator().manual_seed(1))
+    x, far = POINTS[POINTS[:, 0] > 0], dreams[dreams[:, 0] < 0]
+    distance = {}
+    for name, sleep in (("awake", None), ("dreaming", SleepPhase(1.0, 10.0))):
+        model = started_model()
+        e_step = gflownet(
+            model, torch.Generator().manual_seed(0), alternation=FixedUpdates(150), sleep=sleep
+        )
+        e_step.fit(x, 0)
+        assert e_step.likelihood_evaluations == 150 * min(256, len(x)) * 4  # dreams need none
+        log_q = policy_log_probs(model.env, e_step.policy, far, model.context(far)[0])
+        log_p = EnumeratedPosterior(model).log_posterior_table(far)
+        distance[name] = (log_q.exp() - log_p.exp()).abs().sum(-1).mean().item() / 2
+    assert distance["dreaming"] < 0.6 * distance["awake"]
 
 
 def test_likelihood_evaluations_are_counted():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from algorithms.minibatch_learner import MinibatchLearner
 from benchmarks import cli, runner
+from benchmarks.discrete_vae import learner as learner_module
 from benchmarks.discrete_vae import report
 from benchmarks.discrete_vae.judgement import is_collapsed
 from benchmarks.discrete_vae.lines import LINES
@@ -118,6 +119,22 @@ def test_importance_samples_find_the_exact_nll(data):
         assert judged["exact_nll"][0].item() == pytest.approx(
             -model.log_joint(x, z).logsumexp(0).item(), abs=1e-3
         )
+
+
+def test_a_bar_shows_how_many_test_images_are_judged(data, monkeypatch):
+    shown = []
+
+    class Bar(learner_module.tqdm):
+        def update(self, n=1):
+            shown.append(n)
+
+    monkeypatch.setattr(learner_module, "tqdm", Bar)
+    task = tiny_task(data)
+    learner = task.make_learner(task.cells[0])
+    learner.judge()
+    assert sum(shown) == len(task.images.test)
+    learner.judge()  # what is known is not measured again
+    assert sum(shown) == len(task.images.test)
 
 
 def test_there_is_no_exact_nll_of_many_structures(data):

@@ -17,8 +17,9 @@ from lvms import (
 )
 from lvms.models import models, observations
 
-# The quarter of a million scenes of sprites-small are enumerated in test_sprite_scene.py, in parts.
-ENUMERABLE = [name for name in models if not name.endswith("medium") and name != "sprites-small"]
+# The scenes of sprites-small and the paths of paths-small are enumerated in tests of their own.
+MANY = ("sprites-small", "paths-small")
+ENUMERABLE = [name for name in models if not name.endswith("medium") and name not in MANY]
 
 
 @torch.no_grad()
@@ -40,12 +41,14 @@ def stated_entropy(name):
     return tuple(map(float, found.groups()))
 
 
-def test_three_models_in_three_sizes_and_two_in_two():
+def test_three_models_in_three_sizes_and_three_in_two():
     kinds, sizes = ("mixture", "hmm", "sbn"), ("tiny", "small", "medium")
     expected = {f"{kind}-{size}" for kind in kinds for size in sizes}
     assert set(models) == expected | {
         "dvae-tiny",
         "dvae-small",
+        "paths-tiny",
+        "paths-small",
         "sprites-tiny",
         "sprites-small",
     }
