@@ -143,8 +143,8 @@ def tabulated(repeats: int, largest: bool) -> str:
         "torch-struct's forward", "with gradient", "MB", "ratio forward", "with gradient",
     ]  # fmt: skip
     caption = (
-        f"Wall time with {torch.get_num_threads()} threads, least / median of {repeats}; ratios of "
-        "the least; MB is the most held in tensors, beyond the grammar's tables."
+        f"Wall time (torch's threads: {torch.get_num_threads()}), least / median of {repeats}; "
+        "ratios of the least; MB is the most held in tensors, beyond the grammar's tables."
     )
     table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
     return f"{table}\n\n{caption}"

@@ -109,7 +109,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "nonterminals": 29,
         "preterminals": 60,
         "dim": 256,
-        "rate": 2e-3,
+        "rate": 1e-3,
         "cpu_minutes": 60.0,
         "seeds": 3,
         "rounds": 200,

@@ -61,7 +61,7 @@ def _node_scores(
         rows.append(row)
         if first_is_word and second_is_word:
             table = binary[:, num_labels:, num_labels:].flatten(1).index_select(0, at)
-            table = table.view(len(at), -1, num_symbols - num_labels)
+            table = table.unflatten(1, (num_symbols - num_labels, -1))
             pairs = emission.index_select(0, first)[:, :, None]
             pairs = pairs + emission.index_select(0, second)[:, None]
             scores.append((table + pairs).flatten(1).logsumexp(-1))

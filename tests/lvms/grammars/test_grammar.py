@@ -151,6 +151,13 @@ def test_partial_joints_count_what_is_known(tree, parent):
         torch.testing.assert_close(got[complete], model.log_joint(x, state[complete]))
 
 
+@pytest.mark.parametrize("parent", [False, True])
+def test_a_batch_of_nothing_but_initial_states_has_no_rules(parent):
+    model = table_grammar(parent=parent, seed=1)
+    x, _ = model.sample(5, torch.Generator().manual_seed(0))
+    assert not model.log_partial(x, model.env.initial_states(5)).any()
+
+
 # -- dreams ---------------------------------------------------------------------------------------
 
 
