@@ -34,6 +34,9 @@ grammar_methods.register("ncfg-gibbs", f"{_HERE}:gibbs", kind="ncfg")
 grammar_methods.register(
     "table-marginalisation", f"{_HERE}:marginalisation", kind="table", rate=0.1
 )
+grammar_methods.register(
+    "ncfg-table-marginalisation", f"{_HERE}:marginalisation", kind="ncfg-table", rate=0.1
+)
 
 BETAS = (0.75, 0.999)
 """Adam's, as neural PCFGs are trained with (Kim, Dyer and Rush 2019)."""

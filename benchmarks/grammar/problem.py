@@ -40,7 +40,7 @@ class Problem(HeldOutProblem):
     start: int
 
     def make_grammar(self, kind: str) -> Grammar:
-        """Makes a grammar at its start: a key of `NEURAL_GRAMMARS`, or `table`."""
+        """Makes a grammar at its start: a key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`."""
         sizes: dict[str, Any] = {
             "nonterminals": self.nonterminals,
             "preterminals": self.preterminals,
@@ -50,6 +50,6 @@ class Problem(HeldOutProblem):
             "tree": self.tree,
             "seed": self.start,
         }
-        if kind == "table":
-            return TableGrammar(**sizes)
+        if kind in ("table", "ncfg-table"):
+            return TableGrammar(**sizes, parent=kind == "ncfg-table")
         return NEURAL_GRAMMARS[kind](**sizes, dim=self.dim)

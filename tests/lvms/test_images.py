@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -56,6 +57,8 @@ def fake_package(monkeypatch, tmp_path, name):
     folder = tmp_path / "site" / name
     write(folder / "__init__.py", b"raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    # Another test may have imported the real one: nltk does, where scikit-learn is installed.
+    monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 
 
