@@ -13,6 +13,6 @@ LINES = {
     "ncfg-monte-carlo": Line("#E69F00", "--", "^"),
     "ncfg-gibbs": Line("#882255", (0, (3, 1, 1, 1, 1, 1)), "d"),
     "table-marginalisation": Line("#56B4E9", (0, (5, 1)), "s"),
-    "ncfg-table-marginalisation": Line("#0072B2", (0, (1, 1)), "P"),
+    "ncfg-table-marginalisation": Line("#A6761D", (0, (2, 3)), "P"),
 }
 """The lines of the methods of this package."""
