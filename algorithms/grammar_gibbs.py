@@ -16,20 +16,7 @@ class GrammarGibbs(MarkovKernel):
 
     It costs less than Metropolis moves of the same trees, which compute all of log p(x, z), and
     gets further. What it calls acceptance is the share of moves that change the tree.
-
-    Attributes:
-        moves: How many moves each chain makes.
     """
-
-    def __init__(self, moves: int) -> None:
-        """Takes the number of moves.
-
-        Raises:
-            UserError: If there are to be none.
-        """
-        if moves < 1:
-            raise UserError(f"Markov chains need at least 1 move; got {moves}.")
-        self.moves = moves
 
     @torch.no_grad()
     def move(

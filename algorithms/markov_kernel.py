@@ -30,7 +30,21 @@ class Moved(NamedTuple):
 
 
 class MarkovKernel(ABC):
-    """Moves chains in a way that leaves p(z | x) invariant."""
+    """Moves chains in a way that leaves p(z | x) invariant.
+
+    Attributes:
+        moves: How many moves each chain makes.
+    """
+
+    def __init__(self, moves: int) -> None:
+        """Takes the number of moves.
+
+        Raises:
+            UserError: If there are to be none.
+        """
+        if moves < 1:
+            raise UserError(f"Markov chains need at least 1 move; got {moves}.")
+        self.moves = moves
 
     @abstractmethod
     def move(
@@ -55,7 +69,6 @@ class SymmetricMetropolis(MarkovKernel):
 
     Attributes:
         propose: Draws the proposals.
-        moves: How many moves each chain makes.
     """
 
     def __init__(self, propose: SymmetricProposal, moves: int) -> None:
@@ -64,10 +77,8 @@ class SymmetricMetropolis(MarkovKernel):
         Raises:
             UserError: If there are to be no moves.
         """
-        if moves < 1:
-            raise UserError(f"Markov chains need at least 1 move; got {moves}.")
+        super().__init__(moves)
         self.propose = propose
-        self.moves = moves
 
     @torch.no_grad()
     def move(

@@ -3,6 +3,7 @@
 from lvms.grammars.built_in import BuiltIn, built_in_grammars, make_grammar
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.neural_grammar import NeuralNCFG, NeuralPCFG
+from lvms.grammars.preterminals import likeliest_preterminals, sample_preterminals
 from lvms.grammars.rules import PAD, GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 
@@ -15,5 +16,7 @@ __all__ = [
     "NeuralPCFG",
     "TableGrammar",
     "built_in_grammars",
+    "likeliest_preterminals",
     "make_grammar",
+    "sample_preterminals",
 ]

@@ -1,13 +1,10 @@
 """Exact inference in plain context-free grammars; rules given the parent are `parent_inside`'s."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lvms.grammars.inside_chart import InsideChart, LeafRules, inside, plain_inputs
-from lvms.grammars.outside_chart import expected_counts, outside, span_marginals
+from lvms.grammars.differentiable_chart import LogMarginal
+from lvms.grammars.inside_chart import InsideChart, inside, plain_inputs
+from lvms.grammars.outside_chart import ExpectedCounts, expected_counts, outside, span_marginals
 from lvms.grammars.rules import GrammarRules
 from lvms.grammars.tree_sampling import sample
 from lvms.grammars.viterbi import viterbi
@@ -33,25 +30,9 @@ def log_marginal(rules: GrammarRules, x: Tensor) -> Tensor:
         UserError: If rules or x are not such.
     """
     scores, lengths = plain_inputs(rules, x)
-    return _LogMarginal.apply(rules.root, rules.binary, scores, lengths)
+    return LogMarginal.apply(inside, _count, rules.root, rules.binary, scores, lengths)
 
 
-class _LogMarginal(torch.autograd.Function):
-    """The inside algorithm; backwards, the outside algorithm and expected counts."""
-
-    @staticmethod
-    def forward(ctx: Any, root: Tensor, binary: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
-        """Fills the chart; see `inside`."""
-        chart = inside(root, binary, scores, lengths)
-        ctx.save_for_backward(*chart.rules, *chart[1:])
-        return chart.log_marginal
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Counts rules; see `expected_counts`."""
-        saved = ctx.saved_tensors
-        parts = len(LeafRules._fields)
-        chart = InsideChart(LeafRules(*saved[:parts]), *saved[parts:])
-        counts = expected_counts(chart, outside(chart, weight))
-        return *counts, None
+def _count(chart: InsideChart, weight: Tensor) -> ExpectedCounts:
+    """Counts rules in trees of the posterior, each sentence weighted by `weight` `[B]`."""
+    return expected_counts(chart, outside(chart, weight))

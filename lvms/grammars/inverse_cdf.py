@@ -18,5 +18,6 @@ def draw(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
     uniform = torch.rand(
         (len(weight), 1), generator=generator, dtype=weight.dtype, device=weight.device
     )
-    passed = cumulative <= uniform * cumulative[:, -1:]
+    # Below the total even when rounded up: the last indices may have no weight.
+    passed = cumulative <= uniform * (1 - 2.0**-22) * cumulative[:, -1:]
     return passed.sum(-1).clamp_max(weight.shape[-1] - 1)

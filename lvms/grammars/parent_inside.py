@@ -1,16 +1,14 @@
 """Exact inference in grammars whose rules depend on the parent; plain ones are `inside`'s."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from lvms.grammars.differentiable_chart import LogMarginal
 from lvms.grammars.inside_chart import refuse_impossible
 from lvms.grammars.inverse_cdf import draw
+from lvms.grammars.outside_chart import ExpectedCounts
 from lvms.grammars.parent_chart import (
     ParentChart,
-    ParentRules,
     fill_parent_chart,
     parent_chart,
     parent_inputs,
@@ -46,7 +44,7 @@ def log_marginal(rules: GrammarRules, x: Tensor) -> Tensor:
         UserError: If rules or x are not such.
     """
     scores, lengths = parent_inputs(rules, x)
-    return _LogMarginal.apply(rules.root, rules.binary, scores, lengths)
+    return LogMarginal.apply(fill_parent_chart, _count, rules.root, rules.binary, scores, lengths)
 
 
 @torch.no_grad()
@@ -89,22 +87,6 @@ def sample(
     return z.unflatten(0, (-1, k))
 
 
-class _LogMarginal(torch.autograd.Function):
-    """The inside algorithm; backwards, the outside algorithm and expected counts."""
-
-    @staticmethod
-    def forward(ctx: Any, root: Tensor, binary: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
-        """Fills the chart; see `fill_parent_chart`."""
-        chart = fill_parent_chart(root, binary, scores, lengths)
-        ctx.save_for_backward(*chart.rules, *chart[1:])
-        return chart.log_marginal
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Counts rules; see `parent_expected_counts`."""
-        saved = ctx.saved_tensors
-        parts = len(ParentRules._fields)
-        chart = ParentChart(ParentRules(*saved[:parts]), *saved[parts:])
-        counts = parent_expected_counts(chart, parent_outside(chart, weight))
-        return *counts, None
+def _count(chart: ParentChart, weight: Tensor) -> ExpectedCounts:
+    """Counts rules in trees of the posterior, each sentence weighted by `weight` `[B]`."""
+    return parent_expected_counts(chart, parent_outside(chart, weight))

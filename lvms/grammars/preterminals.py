@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gfn_envs.binary_tree import children, tree_nodes
+from gfn_envs.binary_tree import children, parents, tree_nodes
 from lvms.blocks import in_blocks
 from lvms.grammars.inverse_cdf import draw
 from lvms.grammars.rules import PAD, GrammarRules
@@ -62,7 +62,9 @@ def _choose_preterminals(
     left, right = children(nodes)
     rule = nodes.label
     if rules.conditioned_on_parent:
-        rule = rule + labels * _parents(nodes.label, left, right, labels)
+        parent = torch.maximum(*parents(nodes))  # a node is a child of one parent at most
+        above = nodes.label.gather(1, parent.clamp_min(0)).where(parent >= 0, labels)
+        rule = rule + labels * above
     binary = rules.binary.flatten(0, -3)
     emission = rules.emission.T
     is_node = nodes.label >= 0
@@ -89,13 +91,3 @@ def _choose_preterminals(
     weight = binary[rule[sentence, gap], other, labels:] + emission[x[sentence, gap + 1]]
     tags[sentence, gap + 1] = choose(weight)
     return tags
-
-
-def _parents(label: Tensor, left: Tensor, right: Tensor, start: int) -> Tensor:
-    """The label of each node's parent, `start` for the root, int64 `[B, G]`."""
-    num_gaps = label.shape[1]
-    parent = label.new_full((len(label), num_gaps + 1), start)
-    for child in (left, right):
-        # What is no node writes behind the last.
-        parent.scatter_(1, child.where(child >= 0, num_gaps), label)
-    return parent[:, :num_gaps]

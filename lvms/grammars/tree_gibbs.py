@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from gfn_envs.binary_tree import children, tree_nodes
+from lvms.grammars.inverse_cdf import draw
 from lvms.grammars.rules import GrammarRules
-from lvms.grammars.tree_moves import draw_edge, parents, turn_edge
+from lvms.grammars.tree_moves import draw_edge, parent_of, turn_edge
 
 IMPOSSIBLE = -1000.0
 """Stands for log 0, nats, so that a chain finds its way out of an impossible tree."""
@@ -82,7 +83,7 @@ class TreeGibbs:
             int64 `[B, 3 (N - 1)]`, a new tensor.
         """
         lower = draw_edge(z, generator)
-        upper = parents(z, lower)
+        upper = parent_of(z, lower)
         turned = turn_edge(z, lower, upper)
         score = torch.stack(
             [self.score(z, lower, upper), self.score(turned, upper, lower)], dim=1
@@ -90,11 +91,7 @@ class TreeGibbs:
         if shape_score is not None:
             shapes = torch.stack([shape_score(z), shape_score(turned)], dim=1)
             score = score + shapes[:, :, None, None]
-        cumulative = score.flatten(1).softmax(-1).cumsum(-1)
-        uniform = torch.rand(len(z), 1, generator=generator, device=z.device)
-        # Below the total even when rounded up.
-        place = uniform * (1 - 2.0**-22) * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, place, right=True).squeeze(1)
+        drawn = draw(score.flatten(1).softmax(-1), generator)
         is_turned = drawn >= self.labels**2
         z = torch.where(is_turned[:, None], turned, z)
         label, row = tree_nodes(z).label, torch.arange(len(z), device=z.device)
@@ -117,8 +114,8 @@ class TreeGibbs:
         tree = _Tree(z)
         labels = torch.arange(self.labels, device=z.device)
         above, below = labels[:, None], labels  # the two ends' labels, along the last dimensions
-        parent, start_symbol = parents(z, upper), self.labels
-        grandparent = parents(z, parent)
+        parent, start_symbol = parent_of(z, upper), self.labels
+        grandparent = parent_of(z, parent)
         is_root, is_below_root = _column(parent == upper), _column(grandparent == parent)
         of_parent = tree.label_at(parent).where(~is_root, start_symbol)
         of_grandparent = tree.label_at(grandparent).where(~is_below_root, start_symbol)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gfn_envs.binary_tree import tree_nodes
+from gfn_envs.binary_tree import parents, tree_nodes
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def rotate(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         int64 `[N, 3 G]`, a new tensor.
     """
     lower = draw_edge(z, generator)
-    upper = parents(z, lower)
+    upper = parent_of(z, lower)
     turned = turn_edge(z, lower, upper)
     label, row = tree_nodes(turned).label, torch.arange(len(z), device=z.device)
     label[row, lower], label[row, upper] = label[row, upper], label[row, lower]
@@ -104,11 +104,8 @@ def draw_edge(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.where(count > 1, lower + (lower >= root), root)
 
 
-def parents(z: Tensor, node: Tensor) -> Tensor:
+def parent_of(z: Tensor, node: Tensor) -> Tensor:
     """Finds the parents of nodes; the root is its own.
-
-    Both fenceposts of a span are where ancestors split, but for the sentence's ends. Of the two
-    ancestors the parent has the shorter span.
 
     Args:
         z: Complete states, int64 `[N, 3 G]`.
@@ -117,13 +114,9 @@ def parents(z: Tensor, node: Tensor) -> Tensor:
     Returns:
         Their parents' gaps, int64 `[N]`.
     """
-    _, left, right = tree_nodes(z)
-    width = right - left
-    gap = torch.stack([left.gather(1, node[:, None]), right.gather(1, node[:, None])], -1)[:, 0] - 1
-    is_inside = (gap >= 0) & (gap < num_nodes(z)[:, None])
-    gap = gap.where(is_inside, node[:, None])
-    nearest = width.gather(1, gap).masked_fill(~is_inside, z.shape[1]).argmin(1)
-    return gap.gather(1, nearest[:, None]).squeeze(1)
+    # A node is a child of one parent at most.
+    parent = torch.maximum(*parents(tree_nodes(z))).gather(1, node[:, None]).squeeze(1)
+    return parent.where(parent >= 0, node)
 
 
 def turn_edge(z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

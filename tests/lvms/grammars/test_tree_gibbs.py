@@ -8,7 +8,7 @@ from lvms import EnumeratedPosterior
 from lvms.grammars.rules import PAD, GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 from lvms.grammars.tree_gibbs import TreeGibbs
-from lvms.grammars.tree_moves import draw_edge, num_nodes, parents, turn_edge
+from lvms.grammars.tree_moves import draw_edge, num_nodes, parent_of, turn_edge
 from tests.algorithms.statistics import assert_drawn_from
 
 CHAINS = 10_000
@@ -42,7 +42,7 @@ def test_scores_are_log_joints_up_to_a_constant(parent):
     gibbs = TreeGibbs(model.rules(), x)
     z = random_trees(model, x, generator)
     lower = draw_edge(z, generator)
-    upper = parents(z, lower)
+    upper = parent_of(z, lower)
     row, ways = torch.arange(len(z)), []
     for trees, low, high in ((z, lower, upper), (turn_edge(z, lower, upper), upper, lower)):
         score = gibbs.score(trees, low, high)

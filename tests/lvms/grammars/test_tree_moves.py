@@ -11,7 +11,7 @@ from lvms.grammars.tree_moves import (
     TreeMoves,
     draw_edge,
     num_nodes,
-    parents,
+    parent_of,
     relabel,
     rotate,
     turn_edge,
@@ -42,7 +42,7 @@ def test_every_edge_turns_over_and_back(words):
     edges = 0
     for gap in range(words - 1):
         lower = torch.full((len(trees),), gap)
-        upper = parents(trees, lower)
+        upper = parent_of(trees, lower)
         has_edge = upper != lower
         edges += has_edge.long()
         assert ((left[row, upper] == gap) | (right[row, upper] == gap))[has_edge].all()
@@ -50,7 +50,7 @@ def test_every_edge_turns_over_and_back(words):
         # A tree, another one, in which the two are parent and child the other way round.
         assert (structure_counts(turned, trees).sum()) == has_edge.sum()
         assert (turned != trees[has_edge]).any(1).all()
-        assert torch.equal(parents(turned, upper[has_edge]), lower[has_edge])
+        assert torch.equal(parent_of(turned, upper[has_edge]), lower[has_edge])
         back = turn_edge(turned, upper[has_edge], lower[has_edge])
         assert torch.equal(back, trees[has_edge])
     # Whatever the shape there are as many edges: that is what makes a rotation symmetric.
