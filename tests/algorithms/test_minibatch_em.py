@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from algorithms.alternation import FixedUpdates, LossThreshold
+from algorithms.back_and_forth import BackAndForth
 from algorithms.code_grid_policy import RasterPolicy
 from algorithms.exploration import EpsilonUniform
 from algorithms.forward_kl import ForwardKL
@@ -172,6 +173,24 @@ def test_equal_weights_sum_to_one_and_greedy_draws_once() -> None:
     assert learner._model_loss(x[:8]).item() == first  # nothing is random about it
 
 
+def test_chains_of_trajectories_are_kept_by_observation() -> None:
+    exploration = BackAndForth(2)
+    learner, x = make(TrajectoryBalance, exploration=exploration, samples_per_x=3)
+    ids = torch.tensor([5, 7, 5])
+    learner.step(x[ids], ids)
+    filled = exploration.chains.filled
+    assert filled.sum(1).nonzero().squeeze(1).tolist() == [5, 7]
+    assert filled[5].sum() == 6
+    assert filled[7].sum() == 3
+    before = exploration.chains.z.clone()
+    learner.step(x[7:9], torch.arange(7, 9))
+    assert torch.equal(exploration.chains.z[5], before[5])
+    assert (exploration.chains.z[7, :3] != before[7, :3]).any()
+    assert filled.shape[1] == 6
+    # To begin with a chain evaluates its state, then each move; then the model's own log-joint.
+    assert learner.likelihood_evaluations == (9 + 6) * (1 + 2 + 1)
+
+
 # -- log Z, dreams ---------------------------------------------------------------------------------
 
 
@@ -271,22 +290,31 @@ def test_turns_go_on_in_the_middle_of_one(alternation, steps) -> None:
     "settings",
     [
         {"objective": VarGrad, "exploration": EpsilonUniform(0.1), "sleep": SleepPhase(0.5, 1.0)},
-        {"objective": TrajectoryBalance, "alternation": LossThreshold(1e-9, 3), "m_updates": 2},
+        {
+            "objective": TrajectoryBalance,
+            "alternation": lambda: LossThreshold(1e-9, 3),
+            "m_updates": 2,
+        },
         {"objective": ReweightedWake, "m_step": "reweighted", "prior": "transformer"},
+        {"objective": VarGrad, "exploration": BackAndForth, "m_step": "improved"},
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(settings) -> None:
-    settings = dict(settings)
-    objective = settings.pop("objective")
     rate = Delayed(Exponential(1e-3, 1e-4, 10), 5)
-    whole, x = make(objective, policy_rate=rate, model_rate=rate, **settings)
+
+    def begin() -> tuple[MinibatchEM, Tensor]:
+        fresh = {**settings, **m_step_settings(settings.get("m_step", "all"))}
+        for name in ("alternation", "exploration"):  # these have state of their own
+            if callable(settings.get(name)):
+                fresh[name] = settings[name]()
+        return make(policy_rate=rate, model_rate=rate, **fresh)
+
+    whole, x = begin()
     logged = [whole.update(x) for _ in range(4)]
-    first, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    first, _ = begin()
     assert [first.update(x) for _ in range(2)] == logged[:2]
-    saved = first.state_dict()
-    if "alternation" in settings:  # it has state of its own
-        settings["alternation"] = LossThreshold(1e-9, 3)
-    second, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    saved = deepcopy(first.state_dict())
+    second, _ = begin()
     second.load_state_dict(saved)
     assert [second.update(x) for _ in range(2)] == logged[2:]
     assert second.likelihood_evaluations == whole.likelihood_evaluations
