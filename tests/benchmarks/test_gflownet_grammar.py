@@ -6,9 +6,14 @@ from copy import deepcopy
 import pytest
 import torch
 
+from algorithms.backward_policy import LearnedBackward
 from algorithms.chart_policy import ChartPolicy
+from algorithms.forward_looking import ForwardLookingSubTrajectoryBalance
 from algorithms.minibatch_em import MinibatchEM
-from benchmarks.grammar.gflownet_methods import ALTERNATIONS, KERNELS, gflownet_em
+from algorithms.mlp_policy import MLPPolicy
+from algorithms.sleep_phase import SleepPhase
+from algorithms.tree_policies import tree_policies
+from benchmarks.grammar.gflownet_methods import ALTERNATIONS, KERNELS, gflownet_em, paper
 from benchmarks.grammar.judgement import KL_TREES, posterior_kl
 from benchmarks.grammar.methods import grammar_methods
 from benchmarks.grammar.problem import Problem
@@ -106,6 +111,40 @@ def test_every_m_step_and_alternation_goes_together(kernel, alternation):
 def test_wrong_settings_are_refused(settings, says):
     with pytest.raises(UserError, match=says):
         gflownet_em(problem(sentences()), **settings)
+
+
+class LittleForestPolicy(MLPPolicy):
+    """Stands in for a large network: anything that flows and goes back and forth."""
+
+    def __init__(self, model):
+        super().__init__(model.env, x_size=model.max_words)
+
+    def encode(self, x):
+        return super().encode(x.float())
+
+
+def test_the_papers_devices_work_together(monkeypatch):
+    x = sentences()
+    monkeypatch.setattr(tree_policies, "_entries", dict(tree_policies._entries))
+    name = f"{__name__}:LittleForestPolicy"
+    tree_policies._entries.pop("forest", None)
+    tree_policies.register("forest", name)
+    learner = paper(problem(x, num_updates=80))
+    assert isinstance(learner.model.env, BottomUpTree)
+    assert isinstance(learner.objective, ForwardLookingSubTrajectoryBalance)
+    assert learner.objective.lambda_ == 1.0
+    assert isinstance(learner.objective.backward, LearnedBackward)
+    assert learner.exploration.temperature.at(0) == 1.1
+    assert learner.sleep == SleepPhase(1.0, 10.0)
+    assert (learner.m_step, learner.m_samples_per_x) == ("improved", 1)
+    assert (learner.kernel.policy, learner.kernel.moves) == (learner.policy, 10)
+    assert [learner.alternation.bound.at(step) for step in (0, 20, 40, 99)] == [6, 4.5, 3, 3]
+    assert learner.policy_optimizer._rates[0].at(0) == 1e-4
+    for _ in range(2):
+        metrics = learner.update(x.repeat(4, 1))
+    assert all(math.isfinite(value) for value in metrics.values())
+    # An E-step has at most a twentieth of the updates.
+    assert learner.model.version >= 80 // 5
 
 
 # -- how policies are measured --------------------------------------------------------------------
