@@ -90,10 +90,9 @@ class Options(HeldOutOptions):
 
 
 presets: Mapping[str, Mapping[str, Any]] = {
-    # Hu et al. 2023, section 5.2. Hours without the last method, and days with it; --updates
-    # shortens it. Those of the last method are the policy's and the grammar's together.
+    # Hu et al. 2023, section 5.2, without a GFlowNet. Hours; --updates shortens it.
     "paper": {
-        "methods": ("marginalisation", "exact-sampling", "monte-carlo", "gflownet-em-paper"),
+        "methods": ("marginalisation", "exact-sampling", "monte-carlo"),
         "data": "ptb-text",
         "max_words": 20,
         "nonterminals": 29,
