@@ -6,8 +6,8 @@ from torch import Tensor
 from lvms.data.sentences import Sentences
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.parse_scores import ParseScores, score_trees
-from lvms.grammars.rules import PAD, GrammarRules
-from lvms.grammars.table_grammar import TableGrammar
+from lvms.grammars.rules import same_words
+from lvms.grammars.table_grammar import without_words
 
 PER_SENTENCE = "per-sentence.json"
 """What was measured on each test sentence, in each cell's folder."""
@@ -47,14 +47,9 @@ def log_prob_of_lengths(grammar: Grammar) -> Tensor:
     Returns:
         A scalar, float64, nats.
     """
-    rules = grammar.rules()
-    one_word = torch.zeros_like(rules.emission[:, :1])
     lengths = torch.arange(grammar.min_words, grammar.max_words + 1)
-    x = torch.where(torch.arange(grammar.max_words) < lengths[:, None], 0, PAD)
-    same = TableGrammar.from_rules(
-        GrammarRules(rules.root, rules.binary, one_word), grammar.max_words, grammar.min_words
-    )
-    return same.log_marginal(x).double().logsumexp(0)
+    x = same_words(lengths, grammar.max_words)
+    return without_words(grammar).log_marginal(x).double().logsumexp(0)
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """A grammar whose trees are judged by their shape as well."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gfn_envs.errors import UserError, unknown_name
 from lvms.grammars.grammar import Grammar
-from lvms.grammars.rules import PAD, GrammarRules
+from lvms.grammars.rules import same_words
 from lvms.grammars.shape_chains import ShapeChains
 from lvms.grammars.tree_energy import TreeEnergy
 from lvms.grammars.tree_gibbs import TreeGibbs
@@ -39,18 +40,20 @@ class EnergyGrammar(LatentVariableModel):
     * `model`: p(z | n), the grammar's rules beside exp(-E / T) with the words summed out, by Gibbs
       moves. It is the gradient of log p(x | n), and E becomes what the rules do not say.
 
+    T may change as the model learns: it is then a function of `version`, the number of updates so
+    far, which `state_dict` keeps.
+
     Attributes:
         grammar: Knows everything but the shapes.
         energy: E.
         chains: The trees of the contrast.
-        temperature: T.
         contrast: `shapes` or `model`.
     """
 
     def __init__(
         self,
         grammar: Grammar,
-        temperature: float = 1.0,
+        temperature: float | Callable[[int], float] = 1.0,
         size: int = 32,
         chains: int = 16,
         moves: int = 10,
@@ -61,7 +64,8 @@ class EnergyGrammar(LatentVariableModel):
 
         Args:
             grammar: The grammar; it is learned too.
-            temperature: T, positive.
+            temperature: T, positive; or a function from the number of the model's updates to T,
+                such as `Exponential(1.0, 1000.0, 10_000).at`.
             size: The length of the energy's vectors.
             chains: How many trees of each length are kept for contrast.
             moves: How many moves each makes for one estimate.
@@ -72,10 +76,11 @@ class EnergyGrammar(LatentVariableModel):
             UserError: If T is not positive, another number is below 1, or the contrast unknown.
         """
         super().__init__()
-        if not 0 < temperature < math.inf or min(size, chains, moves) < 1:
+        self._temperature = temperature
+        if not 0 < self.temperature < math.inf or min(size, chains, moves) < 1:
             raise UserError(
                 "An EnergyGrammar needs a positive temperature and at least 1 for size, chains "
-                f"and moves; got {temperature}, {size}, {chains} and {moves}."
+                f"and moves; got {self.temperature}, {size}, {chains} and {moves}."
             )
         if contrast not in CONTRASTS:
             raise unknown_name("contrast", contrast, CONTRASTS)
@@ -83,9 +88,20 @@ class EnergyGrammar(LatentVariableModel):
         self.grammar = grammar
         self.energy = TreeEnergy(size)
         self.chains = ShapeChains(grammar.max_words, chains, moves, generator)
-        self.temperature = temperature
         self.contrast = contrast
         self.energy.start(generator)
+
+    @property
+    def temperature(self) -> float:
+        """T at present."""
+        if callable(self._temperature):
+            return self._temperature(self.version)
+        return self._temperature
+
+    def mark_updated(self) -> None:
+        """Says that the parameters changed, to the grammar too: it keeps its rules until then."""
+        super().mark_updated()
+        self.grammar.mark_updated()
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Computes log p_grammar(x, z) - E(z) / T, not normalised; see `LatentVariableModel`.
@@ -152,12 +168,8 @@ class EnergyGrammar(LatentVariableModel):
 
     def _walk(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves trees under p(z | n), int64 `[M, 3 (N - 1)]`."""
-        rules = self.grammar.rules()
-        # Summed over all words a preterminal's emissions are 1: as if there were but one word.
-        any_word = torch.zeros_like(rules.emission[:, :1])
-        position = torch.arange(self.grammar.max_words, device=z.device)
-        x = torch.where(position <= num_nodes(z)[:, None], 0, PAD)
-        gibbs = TreeGibbs(GrammarRules(rules.root, rules.binary, any_word), x)
+        x = same_words(num_nodes(z) + 1, self.grammar.max_words)
+        gibbs = TreeGibbs(self.grammar.rules().without_words(), x)
         for _ in range(self.chains.moves):
             z = gibbs.move(z, generator, self.shape_score)
         return z

@@ -8,10 +8,11 @@ import torch
 from algorithms.grammar_gibbs import GrammarGibbs
 from algorithms.markov_kernel import SymmetricMetropolis
 from algorithms.monte_carlo_em import MonteCarloEM
+from algorithms.schedule import Linear
 from gfn_envs import UserError
 from gfn_envs.binary_tree import tree_nodes
 from lvms import ContrastivePrior, EnumeratedPosterior, ExactPosterior, HiddenMarkovModel
-from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.energy_grammar import CONTRASTS, EnergyGrammar
 from lvms.grammars.rules import GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 from lvms.grammars.tree_moves import TreeMoves
@@ -19,9 +20,9 @@ from lvms.grammars.tree_score import tree_log_prob
 from tests.algorithms.statistics import assert_drawn_from, structure_counts
 
 
-def make(temperature=2.0, spread=1.5, max_words=5, **settings):
+def make(temperature=2.0, spread=1.5, max_words=5, tree="bottom-up", **settings):
     """An energy grammar whose energies matter."""
-    grammar = TableGrammar(2, 3, 4, max_words, seed=1)
+    grammar = TableGrammar(2, 3, 4, max_words, tree=tree, seed=1)
     generator = torch.Generator().manual_seed(0)
     model = EnergyGrammar(grammar, temperature, size=8, generator=generator, **settings)
     with torch.no_grad():
@@ -29,15 +30,18 @@ def make(temperature=2.0, spread=1.5, max_words=5, **settings):
     return model
 
 
-def test_shapes_weigh_in_and_energies_learn_from_contrast_alone():
-    model = make()
+@pytest.mark.parametrize("tree", ["bottom-up", "top-down"])
+def test_shapes_weigh_in_and_energies_learn_from_contrast_alone(tree):
+    model = make(tree=tree)
     x, z = model.grammar.sample(30, torch.Generator().manual_seed(0))
     log_joint = model.log_joint(x, z)
     torch.testing.assert_close(log_joint, model.grammar.log_joint(x, z) - model.energy(z) / 2)
     torch.testing.assert_close(model.log_partial(x, z), log_joint)
-    action = torch.zeros(30, dtype=torch.int64)  # the first two words merge
-    state = model.env.step(model.env.initial_state.expand(30, -1), action, model.context(x))
+    state = model.env.initial_state.expand(30, -1)
+    action = model.env.forward_mask(state, model.context(x)).long().argmax(1)
+    state = model.env.step(state, action, model.context(x))
     unfinished = model.context(x).squeeze(1) > 2
+    assert unfinished.any()
     torch.testing.assert_close(
         model.log_partial(x, state)[unfinished], model.grammar.log_partial(x, state)[unfinished]
     )
@@ -51,8 +55,9 @@ def test_shapes_weigh_in_and_energies_learn_from_contrast_alone():
 
 
 @torch.no_grad()
-def test_dreams_have_the_lengths_of_the_grammar_and_shapes_of_the_energy():
-    model = make(spread=4.0, max_words=4)
+@pytest.mark.parametrize("tree", ["bottom-up", "top-down"])
+def test_dreams_have_the_lengths_of_the_grammar_and_shapes_of_the_energy(tree):
+    model = make(spread=4.0, max_words=4, tree=tree)
     generator = torch.Generator().manual_seed(2)
     draws = [model.sample(100, generator) for _ in range(60)]
     x, z = (torch.cat(parts) for parts in zip(*draws, strict=True))
@@ -105,9 +110,11 @@ def learner(model, **settings):
     return MonteCarloEM(model, GrammarGibbs(3), generator=generator, **settings)
 
 
-def test_a_resumed_run_goes_on_with_its_shapes():
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_a_resumed_run_goes_on_with_its_shapes_and_its_temperature(contrast):
     x, _ = make().grammar.sample(30, torch.Generator().manual_seed(0))
-    whole, first, second = (learner(make(chains=4, moves=2)) for _ in range(3))
+    settings = {"chains": 4, "moves": 2, "contrast": contrast}
+    whole, first, second = (learner(make(Linear(1.0, 9.0, 16).at, **settings)) for _ in range(3))
     logged = [whole.update(x) for _ in range(4)]
     assert [first.update(x) for _ in range(2)] == logged[:2]
     second.load_state_dict(deepcopy(first.state_dict()))
@@ -115,6 +122,16 @@ def test_a_resumed_run_goes_on_with_its_shapes():
     for name, value in whole.model.state_dict().items():
         same = second.model.state_dict()[name]
         assert value == same if isinstance(value, int) else torch.equal(value, same), name
+    assert whole.model.temperature == second.model.temperature == 5.0
+
+
+def test_rules_are_never_those_of_before_an_update():
+    x, _ = make().grammar.sample(30, torch.Generator().manual_seed(0))
+    learned = learner(make(chains=4, moves=2, contrast="model"))
+    learned.update(x)
+    with torch.no_grad():
+        kept, fresh = learned.model.grammar.rules(), learned.model.grammar._tables()
+    assert torch.equal(kept.binary, fresh.binary)
 
 
 @torch.no_grad()
@@ -184,7 +201,14 @@ def test_starting_anew_forgets_energies():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": 0.0}, {"temperature": float("inf")}, {"chains": 0}, {"moves": 0}]
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"temperature": float("inf")},
+        {"temperature": Linear(0.0, 1.0, 5).at},
+        {"chains": 0},
+        {"moves": 0},
+    ],
 )
 def test_wrong_numbers_are_refused(settings):
     with pytest.raises(UserError, match="EnergyGrammar needs"):
