@@ -17,6 +17,8 @@ objectives.register("tlm", "algorithms.trajectory_likelihood:TrajectoryLikelihoo
 # These need a model's `log_partial`, the first argument.
 objectives.register("fl-db", "algorithms.forward_looking:ForwardLookingDetailedBalance")
 objectives.register("fl-subtb", "algorithms.forward_looking:ForwardLookingSubTrajectoryBalance")
+# This one its `node_scores`.
+objectives.register("span-db", "algorithms.span_balance:SpanBalance")
 # And these a prior policy.
 objectives.register("rtb", "algorithms.relative_trajectory_balance:RelativeTrajectoryBalance")
 objectives.register("rtb-vargrad", "algorithms.relative_trajectory_balance:RelativeVarGrad")

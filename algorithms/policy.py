@@ -4,6 +4,7 @@ import functools
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 Memory = tuple[Any, ...]
@@ -103,6 +104,47 @@ class CachedDecoding(Protocol):
 
         Returns:
             The logits before each action, float `[T, N, A + 1]`.
+        """
+
+
+@runtime_checkable
+class WholeStructures(Protocol):
+    """Draws and scores whole structures instead of one action after another.
+
+    Only for trees: what is drawn must have one trajectory. `logits` must agree.
+    """
+
+    def draw_structures(
+        self,
+        memory: Memory,
+        rows: Tensor,
+        generator: torch.Generator | None,
+        epsilon: float,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws complete structures, each action as `rollout` would.
+
+        Args:
+            memory: What `encode` returned.
+            rows: int64 `[N]`.
+            generator: Source of randomness.
+            epsilon: Weight of uniform actions; see `rollout`.
+            temperature: See `rollout`.
+
+        Returns:
+            The structures, int64 `[N, S]`, and what `score_structures` returns.
+        """
+
+    def score_structures(self, z: Tensor, memory: Memory, rows: Tensor) -> Tensor:
+        """Computes log P_F of the actions that build given structures.
+
+        Args:
+            z: int64 `[N, S]`.
+            memory: What `encode` returned.
+            rows: int64 `[N]`.
+
+        Returns:
+            float `[max_steps, N]`, nats, 0 after each trajectory's end.
         """
 
 

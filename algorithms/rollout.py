@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from algorithms.backward_policy import BackwardPolicy, default_backward_policy
-from algorithms.policy import CachedDecoding, Memory, Policy, supports
+from algorithms.policy import CachedDecoding, Memory, Policy, WholeStructures, supports
 from algorithms.softmax import log_softmax, softmax
 from algorithms.trajectory_batch import TrajectoryBatch
 from gfn_envs.latent_env import LatentEnv
@@ -62,6 +62,11 @@ def rollout(
     if memory is None:
         with torch.set_grad_enabled(with_grad):
             memory = policy.encode(x)
+    if supports(type(policy), WholeStructures):
+        whole: Any = policy
+        with torch.set_grad_enabled(with_grad):
+            z, log_pf = whole.draw_structures(memory, rows, generator, epsilon, temperature)
+        return _along(env, z, log_pf, x, rows, context, memory)
     if supports(type(policy), CachedDecoding):
         score_afterwards = with_grad and policy.scores_in_parallel
     else:
@@ -72,6 +77,23 @@ def rollout(
             keep_log_pf=not score_afterwards,
         )  # fmt: skip
     return _score(env, policy, batch, memory) if score_afterwards else batch
+
+
+def _along(
+    env: LatentEnv,
+    z: Tensor,
+    log_pf: Tensor,
+    x: Tensor,
+    rows: Tensor,
+    context: Tensor,
+    memory: Memory,
+) -> TrajectoryBatch:
+    """Makes the trajectories to structures that were drawn and scored as a whole."""
+    actions, lengths = env.sample_trajectory_to(z, _of_rows(context, rows))
+    actions = actions[: int(lengths.max()) if len(lengths) else 0]
+    batch = replay(env, actions, lengths, x, rows, context)
+    batch.log_pf, batch.memory = log_pf[: len(actions)], memory
+    return batch
 
 
 def _sample(
@@ -203,6 +225,11 @@ def _score(
 ) -> TrajectoryBatch:
     """Fills in `log_pf` given what `policy.encode` returned."""
     horizon, num = batch.actions.shape
+    if supports(type(policy), WholeStructures):
+        whole: Any = policy
+        batch.log_pf = whole.score_structures(batch.z, memory, batch.rows)[:horizon]
+        batch.memory = memory
+        return batch
     exit_forced = env.num_steps(batch.context[:1]) is not None
     actions = batch.actions
     if not exit_forced and horizon < env.max_steps:  # after max_steps actions exit is no choice

@@ -168,9 +168,15 @@ def _all(parts: list[Any]) -> list[Any] | None:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Concatenates tensors, or nested tuples of tensors, over observations; one is left as is."""
+    """Concatenates tensors, or nested tuples of tensors, over observations; one is left as is.
+
+    Where policies trim what they remember to the longest observation, zeros fill up the rest.
+    """
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], Tensor):
+        if parts[0].dim() > 1:
+            longest = max(part.shape[1] for part in parts)
+            parts = [F.pad(p, (0, 0) * (p.dim() - 2) + (0, longest - p.shape[1])) for p in parts]
         return torch.cat(list(parts))
     return tuple(_joined(part) for part in zip(*parts, strict=True))

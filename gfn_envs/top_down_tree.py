@@ -65,7 +65,7 @@ class TopDownTree(LabelledTreeEnv):
 
     def forward_mask(self, state: Tensor, context: Tensor) -> Tensor:
         """Allows the labels or the gaps of the current span; see `LatentEnv.forward_mask`."""
-        first, end, unlabelled = self._current_span(state, context)
+        first, end, unlabelled = self.current_span(state, context)
         splits = (self._gap >= first) & (self._gap < end) & ~unlabelled
         return torch.cat([splits, unlabelled.expand(-1, self.labels)], dim=1)
 
@@ -79,7 +79,7 @@ class TopDownTree(LabelledTreeEnv):
 
     def step(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Splits the current span or labels it; see `LatentEnv.step`."""
-        first, end, _ = self._current_span(state, context)
+        first, end, _ = self.current_span(state, context)
         first = first.clamp_max(self.num_gaps - 1)  # of complete trees it is past the last gap
         action = action[:, None]
         nodes = tree_nodes(state)
@@ -123,9 +123,26 @@ class TopDownTree(LabelledTreeEnv):
     def sample_trajectory_to(
         self, state: Tensor, context: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Sorts all splits and labels at once: the way is the only one, so nothing is drawn.
+        """Sorts all splits and labels at once: the way is the only one, so nothing is drawn."""
+        label = tree_nodes(state).label
+        labelling = self.num_gaps + label.where(label >= 0, OPEN - label)
+        action = torch.cat([self._gap.expand_as(label), labelling], dim=1)
+        order, lengths = self.order_of_actions(state)
+        taken = torch.arange(2 * self.num_gaps, device=state.device) < lengths[:, None]
+        return action.gather(1, order).where(taken, UNSET).T, lengths
+
+    def order_of_actions(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Says when a tree's nodes were split and labelled.
 
         A span's label follows on its parent's split, the left one's first.
+
+        Args:
+            state: int64 `[B, 3 G]`, complete or not.
+
+        Returns:
+            For each action what it did, int64 `[B, 2 G]`: g, split at gap g, or G + g, label the
+            node that is, or the span that waits, at gap g; behind the last one anything. And the
+            number of actions, int64 `[B]`.
         """
         nodes = tree_nodes(state)
         is_split, is_labelled = nodes.label >= 0, nodes.label != UNSET
@@ -134,12 +151,10 @@ class TopDownTree(LabelledTreeEnv):
         for place, parent in enumerate(parents(nodes), start=1):
             after = time.gather(1, parent.clamp_min(0)) + place
             label_time = after.where(parent != UNSET, label_time)
-        label = nodes.label.where(is_split, OPEN - nodes.label)
         happens = torch.cat([is_split, is_labelled], dim=1)
-        action = torch.cat([self._gap.expand_as(label), self.num_gaps + label], dim=1)
         never = torch.iinfo(torch.int64).max
         order = torch.cat([time, label_time], dim=1).where(happens, never).argsort(-1)
-        return action.where(happens, UNSET).gather(1, order).T, happens.sum(-1)
+        return order, happens.sum(-1)
 
     def _split_order(self, state: Tensor) -> Tensor:
         """Numbers the nodes so that those split earlier have lower ones, int64 `[B, G]`, from 1 on.
@@ -150,7 +165,7 @@ class TopDownTree(LabelledTreeEnv):
         label, left, right = tree_nodes(state)
         return (label >= 0) * ((left + 1) * (self.max_words + 1) - right)
 
-    def _current_span(self, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def current_span(self, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Finds the span that the next action labels or splits.
 
         Splits cut the sentence into spans, so each run of gaps without one is a span of its own.

@@ -12,7 +12,7 @@ from lvms.grammars import inside, parent_inside
 from lvms.grammars.ancestral_sampling import sample_trees
 from lvms.grammars.mbr_tree import mbr_tree
 from lvms.grammars.rules import GrammarRules, sentence_lengths
-from lvms.grammars.tree_score import tree_log_prob
+from lvms.grammars.tree_score import node_scores, tree_log_prob
 from lvms.model import LatentVariableModel
 
 TREES: dict[str, type[BottomUpTree] | type[TopDownTree]] = {
@@ -150,6 +150,18 @@ class Grammar(LatentVariableModel):
             float `[B]`, nats, differentiable in theta.
         """
         return tree_log_prob(self.rules(), x, state)
+
+    def node_scores(self, x: Tensor, z: Tensor) -> Tensor:
+        """Takes log p(x, z) apart into the rules of the nodes; see `tree_score.node_scores`.
+
+        Args:
+            x: int64 `[B, N]`.
+            z: int64 `[B, 3 (N - 1)]`.
+
+        Returns:
+            float `[B, N]`, nats: at gap g the rule of its node, last the root's factor.
+        """
+        return node_scores(self.rules(), x, z)
 
     def sample(
         self, batch_size: int, generator: torch.Generator | None = None

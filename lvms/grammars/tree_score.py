@@ -22,19 +22,35 @@ def tree_log_prob(rules: GrammarRules, x: Tensor, state: Tensor) -> Tensor:
     Returns:
         float `[B]`, nats, differentiable in the rules.
     """
+    return node_scores(rules, x, state).sum(-1)
+
+
+def node_scores(rules: GrammarRules, x: Tensor, state: Tensor) -> Tensor:
+    """Computes what each node's rule adds to `tree_log_prob`, and the root's own factor.
+
+    Args:
+        rules: The grammar.
+        x: Words, int64 `[B, N]`, -1 behind the end.
+        state: int64 `[B, 3 (N - 1)]`.
+
+    Returns:
+        float `[B, N]`, nats, differentiable in the rules: at gap g the rule of its node, 0 where
+        it is not known or there is none; last the root's factor.
+    """
     nodes = tree_nodes(state)
     label = torch.where(nodes.label <= OPEN, OPEN - nodes.label, nodes.label)
     length = (x >= 0).sum(-1, keepdim=True)
     is_sentence = (nodes.left == 0) & (nodes.right == length)
-    root_score = rules.root[label.clamp_min(0)].where(is_sentence, 0.0).sum(-1)
-    row, score = _node_scores(rules, x, nodes, label, is_sentence)
-    return root_score.index_add(0, row, score)
+    root_score = rules.root[label.clamp_min(0)].where(is_sentence, 0.0).sum(-1, keepdim=True)
+    place, score = _node_scores(rules, x, nodes, label, is_sentence)
+    each = score.new_zeros(label.numel()).index_add(0, place, score)
+    return torch.cat([each.view_as(label), root_score], dim=1)
 
 
 def _node_scores(
     rules: GrammarRules, x: Tensor, nodes: TreeNodes, label: Tensor, is_sentence: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The rows of known rules, int64 `[R]`, and their scores, float `[R]`."""
+    """The places of known rules in a flat `[B G]`, int64 `[R]`, and their scores, float `[R]`."""
     left_gap, right_gap = children(nodes)
     gap = torch.arange(label.shape[1], device=label.device)
     left_is_word, right_is_word = nodes.left == gap, nodes.right == gap + 2
@@ -51,14 +67,14 @@ def _node_scores(
         side = parent * num_labels + label
     binary = rules.binary.reshape(-1, num_symbols, num_symbols)
     emission = rules.emission.T
-    rows, scores = [], []
+    places, scores = [], []
     for first_is_word, second_is_word in ((0, 0), (0, 1), (1, 0), (1, 1)):
         here = known & (left_is_word == first_is_word) & (right_is_word == second_is_word)
         row, place = here.nonzero(as_tuple=True)
         at = side[row, place]
         first = x[row, place] if first_is_word else left[row, place]
         second = x[row, place + 1] if second_is_word else right[row, place]
-        rows.append(row)
+        places.append(row * label.shape[1] + place)
         if first_is_word and second_is_word:
             table = binary[:, num_labels:, num_labels:].flatten(1).index_select(0, at)
             table = table.unflatten(1, (num_symbols - num_labels, -1))
@@ -76,7 +92,7 @@ def _node_scores(
         else:
             index = (at * num_symbols + first) * num_symbols + second
             scores.append(binary.flatten().index_select(0, index))
-    return torch.cat(rows), torch.cat(scores)
+    return torch.cat(places), torch.cat(scores)
 
 
 def _label_at(label: Tensor, gap: Tensor) -> Tensor:

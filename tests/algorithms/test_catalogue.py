@@ -8,13 +8,14 @@ from algorithms.policies import policies
 from gfn_envs import FactoredCategorical, TurtlePath, UserError
 from gfn_envs.catalogue import Catalogue
 
-# What some parts cannot do without: a model's partial score, or a prior policy.
+# What some parts cannot do without: a model's scores, or a prior policy.
 PRIOR = UniformPolicy(FactoredCategorical((2, 3)))
 NEEDED = {
     "rtb": [PRIOR],
     "rtb-vargrad": [PRIOR],
     "fl-db": [lambda x, state: state.sum(-1).float()],
     "fl-subtb": [lambda x, state: state.sum(-1).float()],
+    "span-db": [lambda x, z: z.float()],
 }
 
 

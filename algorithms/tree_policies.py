@@ -1,0 +1,7 @@
+"""Every policy over parse trees by its standard name, made from the grammar."""
+
+from gfn_envs.catalogue import Catalogue
+
+tree_policies = Catalogue("tree policy")
+
+tree_policies.register("chart", "algorithms.chart_policy:ChartPolicy")

@@ -1,0 +1,230 @@
+"""Policies that expand spans: whole trees, single actions and the grammars that they act by."""
+
+import pytest
+import torch
+
+from algorithms.policy_distribution import policy_log_probs
+from algorithms.rollout import replay, rollout, score
+from algorithms.span_balance import SpanBalance
+from algorithms.span_policy import SpanPolicy
+from algorithms.tree_policies import tree_policies
+from algorithms.vargrad import VarGrad
+from gfn_envs.errors import UserError
+from lvms.enumeration import EnumeratedPosterior
+from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.table_grammar import TableGrammar
+
+WORDS = 6
+
+
+def make_grammar(parent: bool, words: int = WORDS, min_words: int = 2) -> TableGrammar:
+    """Makes a grammar of 3 nonterminals, 2 preterminals and 5 words."""
+    return TableGrammar(3, 2, 5, words, min_words, tree="top-down", parent=parent, seed=1)
+
+
+def make_policy(model: TableGrammar | EnergyGrammar, name: str) -> SpanPolicy:
+    """Makes a small policy whose heads are no longer zero."""
+    torch.manual_seed(0)
+    policy = tree_policies.make(name, model, embedding=4, encoder_size=5, hidden=6)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return policy
+
+
+both = pytest.mark.parametrize("parent", [False, True], ids=["context-free", "parent"])
+every = pytest.mark.parametrize("name", list(tree_policies))
+
+
+@every
+@both
+def test_what_is_drawn_is_scored_alike(name: str, parent: bool) -> None:
+    model = make_grammar(parent)
+    policy = make_policy(model, name)
+    generator = torch.Generator().manual_seed(0)
+    x, _ = model.sample(7, generator)
+    rows = torch.arange(7).repeat_interleave(4)
+    batch = rollout(model.env, policy, x, rows=rows, context=model.context(x), generator=generator)
+    assert batch.log_pf is not None
+    assert model.env.is_complete(batch.z, batch.context).all()
+    drawn = batch.log_pf
+    torch.testing.assert_close(score(model.env, policy, batch).log_pf, drawn)
+
+
+@every
+@both
+def test_actions_one_by_one_agree_with_whole_trees(name: str, parent: bool) -> None:
+    model = make_grammar(parent)
+    policy = make_policy(model, name)
+    x, z = model.sample(30, torch.Generator().manual_seed(0))
+    context, rows, memory = model.context(x), torch.arange(30), policy.encode(x)
+    actions, lengths = model.env.sample_trajectory_to(z, context)
+    batch = replay(model.env, actions, lengths, x, rows, context)
+    whole = policy.score_structures(z, memory, rows)
+    for step, action in enumerate(actions):
+        state = batch.states[step]
+        logits = policy.logits(state, memory, rows)[:, :-1]
+        legal = model.env.forward_mask(state, context)
+        log_prob = logits.masked_fill(~legal, -torch.inf).log_softmax(-1)
+        one = log_prob.gather(1, action.clamp_min(0)[:, None]).squeeze(1)
+        torch.testing.assert_close(one.where(action >= 0, 0.0), whole[step])
+
+
+@every
+@both
+def test_drawn_trees_follow_their_probabilities(name: str, parent: bool) -> None:
+    model = make_grammar(parent, 4, 4)
+    policy = make_policy(model, name)
+    x = torch.tensor([[0, 3, 1, 2]])
+    log_q = policy_log_probs(model.env, policy, x, torch.tensor([4]))[0]
+    torch.testing.assert_close(log_q.exp().sum(), torch.tensor(1.0))
+    num = 40_000
+    generator = torch.Generator().manual_seed(0)
+    z, _ = policy.draw_structures(policy.encode(x), torch.zeros(num, dtype=torch.int64), generator)
+    structures = model.env.enumerate(torch.tensor([4]))
+    distinct, count = z.unique(dim=0, return_counts=True)
+    where = (structures[None] == distinct[:, None]).all(-1).float().argmax(1)
+    share = torch.zeros(len(structures)).index_put((where,), count / num)
+    expected = log_q.exp()
+    # The mean of |share - p| is sqrt(2 p (1 - p) / (pi num)) each; so far off it hardly ever is.
+    bound = 1.2 * (2 * expected * (1 - expected) / (torch.pi * num)).sqrt().sum()
+    assert (share - expected).abs().sum() < bound
+
+
+@every
+def test_epsilon_and_temperature_flatten_what_is_drawn(name: str) -> None:
+    model = make_grammar(False, 3, 3)
+    policy = make_policy(model, name)
+    x, rows = torch.tensor([[0, 3, 1]]), torch.zeros(20_000, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    memory = policy.encode(x)
+    hot, _ = policy.draw_structures(memory, rows, generator, temperature=1e6)
+    uniform, _ = policy.draw_structures(memory, rows, generator, epsilon=1.0)
+    for z in (hot, uniform):
+        # Three labels for the root, two splits, three labels for the wider part.
+        _, count = z.unique(dim=0, return_counts=True)
+        assert len(count) == 18
+        assert (count / len(z) - 1 / 18).abs().max() < 5 * (1 / 18 / len(z)) ** 0.5
+    greedy, _ = policy.draw_structures(memory, rows[:50], generator, temperature=1e-6)
+    assert len(greedy.unique(dim=0)) == 1
+
+
+@every
+@both
+def test_padding_and_other_sentences_change_nothing(name: str, parent: bool) -> None:
+    model = make_grammar(parent)
+    policy = make_policy(model, name)
+    x, z = model.sample(12, torch.Generator().manual_seed(3))
+    assert len(model.context(x).unique()) > 2
+    together = policy.score_structures(z, policy.encode(x), torch.arange(12))
+    log_z = policy.log_partition(policy.encode(x))
+    for row in range(12):
+        memory = policy.encode(x[row : row + 1])
+        alone = policy.score_structures(z[row : row + 1], memory, torch.zeros(1, dtype=torch.int64))
+        torch.testing.assert_close(alone[:, 0], together[:, row])
+        torch.testing.assert_close(policy.log_partition(memory)[0], log_z[row])
+
+
+@every
+@both
+def test_losses_reach_the_policy_and_not_the_model(name: str, parent: bool) -> None:
+    model = make_grammar(parent)
+    policy = make_policy(model, name)
+    generator = torch.Generator().manual_seed(0)
+    x, _ = model.sample(8, generator)
+    rows = torch.arange(8).repeat_interleave(4)
+    batch = rollout(
+        model.env, policy, x, rows=rows, context=model.context(x), generator=generator,
+        with_grad=True,
+    )  # fmt: skip
+    batch.log_reward = model.log_joint(x[rows], batch.z).detach()
+    assert not any(one is other for one in policy.parameters() for other in model.parameters())
+    SpanBalance(model.node_scores).loss(model.env, policy, batch).loss.backward(retain_graph=True)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+    policy.zero_grad()
+    VarGrad().loss(model.env, policy, batch).loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@every
+def test_trees_built_bottom_up_are_refused(name: str) -> None:
+    model = TableGrammar(3, 2, 5, WORDS)
+    with pytest.raises(UserError, match="top-down"):
+        tree_policies.make(name, model)
+
+
+@both
+def test_the_chart_policy_with_inside_weights_is_the_posterior(parent: bool) -> None:
+    model = make_grammar(parent, 5, 5)
+    x, _ = model.sample(3, torch.Generator().manual_seed(0))
+    policy = make_policy(model, "chart")
+    exact = ExactWeights(model, x)
+    policy.encode = exact.encode_with(policy)  # type: ignore[method-assign]
+    log_q = policy_log_probs(model.env, policy, x, torch.tensor([5]))
+    with torch.no_grad():
+        log_p = EnumeratedPosterior(model).log_posterior_table(x)
+    torch.testing.assert_close(log_q.exp(), log_p.exp(), atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(
+        policy.log_partition(policy.encode(x)), model.log_marginal(x), atol=1e-4, rtol=1e-5
+    )
+    rows = torch.arange(3).repeat_interleave(5)
+    batch = rollout(model.env, policy, x, rows=rows, context=model.context(x))
+    loss = SpanBalance(model.node_scores).loss(model.env, policy, batch).loss
+    assert loss < 1e-8
+
+
+class ExactWeights:
+    """The inside weights of all spans, by enumeration of the trees over each of them."""
+
+    def __init__(self, model: TableGrammar, x: torch.Tensor) -> None:
+        self.model, self.x = model, x
+
+    def encode_with(self, policy: SpanPolicy):  # type: ignore[no-untyped-def]
+        """Makes an `encode` that puts them in the place of the guesses."""
+        encode = type(policy).encode
+
+        def exact(x: torch.Tensor):  # type: ignore[no-untyped-def]
+            chart = encode(policy, x)
+            weight = self.log_weights(chart.log_weight)
+            scale = weight.amax(-1)
+            return chart._replace(
+                log_weight=weight, share=(weight - scale[..., None]).exp(), scale=scale
+            )
+
+        return exact
+
+    @torch.no_grad()
+    def log_weights(self, like: torch.Tensor) -> torch.Tensor:
+        """Sums over trees: those of a span whose root has a label and a parent."""
+        rules, labels = self.model.rules(), self.model.nonterminals
+        weight = torch.zeros_like(like)
+        place = 0
+        for right in range(2, self.x.shape[1] + 1):
+            for left in range(right - 1):
+                words = self.x[:, left:right]
+                for parent in range(like.shape[2]):
+                    for label in range(labels):
+                        weight[:, place, parent, label] = self._sum(rules, words, parent, label)
+                place += 1
+        return weight
+
+    def _sum(self, rules, words, parent, label):  # type: ignore[no-untyped-def]
+        """Recurses over splits and rules."""
+        table = rules.binary[parent, label] if rules.binary.dim() == 4 else rules.binary[label]
+        labels, width = len(rules.root), words.shape[1]
+
+        def part(some: torch.Tensor) -> torch.Tensor:
+            if some.shape[1] == 1:
+                score = rules.emission[:, some[:, 0]].T
+                return torch.cat([score.new_full((len(some), labels), -torch.inf), score], 1)
+            below = label if rules.binary.dim() == 4 else 0
+            each = [self._sum(rules, some, below, child) for child in range(labels)]
+            rest = table.new_full((len(some), len(rules.emission)), -torch.inf)
+            return torch.cat([torch.stack(each, 1), rest], 1)
+
+        totals = []
+        for middle in range(1, width):
+            left, right = part(words[:, :middle]), part(words[:, middle:])
+            totals.append((left[:, :, None] + right[:, None] + table).flatten(1).logsumexp(-1))
+        return torch.stack(totals).logsumexp(0)
