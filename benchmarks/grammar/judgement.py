@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from benchmarks.grammar.inference import ExactInference, Inference
 from lvms.data.sentences import Sentences
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.parse_scores import ParseScores, score_trees
@@ -11,15 +12,6 @@ from lvms.grammars.table_grammar import without_words
 
 PER_SENTENCE = "per-sentence.json"
 """What was measured on each test sentence, in each cell's folder."""
-
-AT_ONCE = 64
-"""So many sentences are parsed at once, for their charts must fit into memory."""
-
-
-@torch.no_grad()
-def nll_of_sentences(model: Grammar, x: Tensor) -> Tensor:
-    """Computes the exact -log p(x) of sentences `[B, N]`, float64 `[B]`, nats."""
-    return torch.cat([-model.log_marginal(some).double() for some in x.split(AT_ONCE)])
 
 
 def truth_nll(truth: Grammar, x: Tensor) -> Tensor:
@@ -35,7 +27,7 @@ def truth_nll(truth: Grammar, x: Tensor) -> Tensor:
     Returns:
         float64 `[B]`, nats.
     """
-    return nll_of_sentences(truth, x) + log_prob_of_lengths(truth)
+    return log_prob_of_lengths(truth) - ExactInference(truth).log_marginal(x).log_marginal
 
 
 @torch.no_grad()
@@ -52,12 +44,11 @@ def log_prob_of_lengths(grammar: Grammar) -> Tensor:
     return without_words(grammar).log_marginal(x).double().logsumexp(0)
 
 
-@torch.no_grad()
-def parse(model: Grammar, x: Tensor, parser: str) -> Tensor:
+def parse(inference: Inference, x: Tensor, parser: str) -> Tensor:
     """Parses sentences.
 
     Args:
-        model: The grammar.
+        inference: Of a model.
         x: int64 `[B, N]`.
         parser: `mbr`, the trees with the greatest expected number of right spans, or `viterbi`,
             the most probable ones.
@@ -65,14 +56,11 @@ def parse(model: Grammar, x: Tensor, parser: str) -> Tensor:
     Returns:
         Trees, int64 `[B, S]`.
     """
-    trees = [
-        model.mbr(some) if parser == "mbr" else model.viterbi(some)[0] for some in x.split(AT_ONCE)
-    ]
-    return torch.cat(trees)
+    return inference.mbr(x) if parser == "mbr" else inference.viterbi(x)
 
 
-def score(model: Grammar, sentences: Sentences, parser: str) -> ParseScores | None:
+def score(inference: Inference, sentences: Sentences, parser: str) -> ParseScores | None:
     """Compares a model's parses with gold trees; None where there are none."""
     if sentences.spans is None:
         return None
-    return score_trees(parse(model, sentences.words, parser), sentences.spans)
+    return score_trees(parse(inference, sentences.words, parser), sentences.spans)

@@ -8,6 +8,8 @@ LINES = {
     "exact-sampling": EM_LINES["exact-em"],
     "monte-carlo": EM_LINES["monte-carlo-em"],
     "gibbs": EM_LINES["gibbs-em"],
+    "energy-monte-carlo": Line("#332288", (0, (4, 2, 1, 2)), "*"),
+    "energy-gibbs": Line("#44AA99", (0, (7, 2)), "H"),
     "ncfg-marginalisation": Line("#D55E00", (0, (10, 1)), "<"),
     "ncfg-exact-sampling": Line("#CC79A7", "-.", "D"),
     "ncfg-monte-carlo": Line("#E69F00", "--", "^"),

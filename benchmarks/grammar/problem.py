@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from algorithms.schedule import Exponential
+from benchmarks.grammar.inference import AnyGrammar
 from benchmarks.held_out.problem import HeldOutProblem
+from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.neural_grammar import NeuralGrammar, NeuralNCFG, NeuralPCFG
 from lvms.grammars.table_grammar import TableGrammar
 
 NEURAL_GRAMMARS: dict[str, type[NeuralGrammar]] = {"pcfg": NeuralPCFG, "ncfg": NeuralNCFG}
 """Grammars with embedded symbols: context-free, and conditioned on the parent."""
+
+GRAMMARS_OF_ENERGIES = {"energy": "pcfg", "ncfg-energy": "ncfg"}
+"""What kind of grammar is beside energies of shapes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +47,17 @@ class Problem(HeldOutProblem):
     tree: str
     start: int
 
-    def make_grammar(self, kind: str) -> Grammar:
-        """Makes a grammar at its start: a key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`."""
+    def make_grammar(self, kind: str) -> AnyGrammar:
+        """Makes a grammar at its start: a key of `GRAMMARS_OF_ENERGIES` for one with energies.
+
+        Others are a key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`.
+        """
+        if kind in GRAMMARS_OF_ENERGIES:
+            return self._add_energies(self._make_plain(GRAMMARS_OF_ENERGIES[kind]))
+        return self._make_plain(kind)
+
+    def _make_plain(self, kind: str) -> Grammar:
+        """Makes a grammar without energies."""
         sizes: dict[str, Any] = {
             "nonterminals": self.nonterminals,
             "preterminals": self.preterminals,
@@ -53,3 +70,11 @@ class Problem(HeldOutProblem):
         if kind in ("table", "ncfg-table"):
             return TableGrammar(**sizes, parent=kind == "ncfg-table")
         return NEURAL_GRAMMARS[kind](**sizes, dim=self.dim)
+
+    def _add_energies(self, grammar: Grammar) -> EnergyGrammar:
+        """Adds energies of shapes, as in section 5.2 of Hu et al. 2023: T rises from 1 to 1000."""
+        return EnergyGrammar(
+            grammar,
+            temperature=Exponential(1.0, 1000.0, self.num_updates).at,
+            generator=torch.Generator().manual_seed(self.start),
+        )

@@ -1,6 +1,7 @@
 """Trees of a grammar's posterior, annealed until their shapes count in full."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,9 +60,13 @@ def annealed_trees(
         if steps > 1:
             gibbs = TreeGibbs(grammar.rules(), some.repeat_interleave(samples, 0))
         for step in range(1, steps):
-            power = step / steps
-            z = gibbs.move(z, generator, lambda z, power=power: power * shape_score(z))
+            z = gibbs.move(z, generator, partial(_tempered, shape_score, step / steps))
             log_weight = log_weight + shape_score(z) / steps
         parts.append((z.unflatten(0, (-1, samples)), log_weight.unflatten(0, (-1, samples))))
     trees, log_weights = zip(*parts, strict=True)
     return torch.cat(trees), torch.cat(log_weights)
+
+
+def _tempered(shape_score: Callable[[Tensor], Tensor], power: float, z: Tensor) -> Tensor:
+    """Computes the score of shapes to a power."""
+    return power * shape_score(z)
