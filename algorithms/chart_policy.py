@@ -1,6 +1,7 @@
 """A policy over trees that guesses the inside weights of spans and acts by the grammar's rules."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,11 @@ from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder, span_number
 from algorithms.span_policy import Expansion, SpanPolicy, Spans
-from gfn_envs.errors import UserError
+from gfn_envs.errors import UserError, unknown_name
+from lvms.grammars.context_free import without_parents
 from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
+from lvms.grammars.inside_chart import inside_chart, log_span_weights
 from lvms.grammars.rules import GrammarRules
 
 LEAST_RULE = -20.0
@@ -23,8 +26,12 @@ policy must reach every tree that exploration draws, or its log-probability is -
 TINY = 1e-30
 """Sums below are raised to this before their log is taken."""
 
-PARENT_RANK = 16
-"""How many numbers of a span and label the parent's label is combined with, at most."""
+LEAST_WEIGHT = -1e4
+"""Inside weights that are guessed are at least this, nats: what a grammar cannot derive is 0."""
+
+
+FIRST_GUESSES = ("alike", "inside")
+"""What a policy that knows nothing takes for inside weights; see `ChartPolicy`."""
 
 
 class _Tables(NamedTuple):
@@ -34,30 +41,29 @@ class _Tables(NamedTuple):
         inner: `[L, K, K]`, at [l, B, C]: both children nonterminals.
         first: `[L, P K]`, at [l, p K + C]: the left child is preterminal p.
         last: `[L, P K]`, at [l, p K + B]: the right child is.
-        log_scale: What they were divided by, `[]`, nats.
+        context_free: The rules of the nearest context-free grammar.
     """
 
     inner: Tensor
     first: Tensor
     last: Tensor
-    log_scale: Tensor
+    context_free: GrammarRules
 
 
-class _Chart(NamedTuple):
-    """What is remembered of B sentences; S spans, each under K' parents' labels or one for all.
+class _Memory(NamedTuple):
+    """What is remembered of B sentences, with S spans.
 
     Attributes:
-        log_weight: b, `[B, S, K', K]`, nats.
-        share: exp(b), divided by its largest over the last dimension.
-        scale: The log of that largest, `[B, S, K']`, without gradient.
+        log_weight: b of a context-free grammar; else what it is measured from, the first guess,
+            `[B, S, K]`, nats.
+        hidden: What is read of each span, `[B, S, H]`; where parents do not count, of no use.
         word: How well each preterminal emits each word, relative to the best, `[B, n, P]`.
         word_scale: The log of the best, `[B, n]`, nats.
         lengths: int64 `[B]`.
     """
 
     log_weight: Tensor
-    share: Tensor
-    scale: Tensor
+    hidden: Tensor
     word: Tensor
     word_scale: Tensor
     lengths: Tensor
@@ -71,8 +77,13 @@ class ChartPolicy(SpanPolicy):
     context-free grammar. Where expansions depend on the label of A's parent, so does b, and the
     same holds. The rules are the model's, always the present ones; no gradient reaches them.
 
-    At first b is the inside weight of a grammar whose rules are all alike and whose words are as
-    frequent as the model's.
+    The network says how far b is from a first guess, which is one of
+
+    * `alike`: the inside weight of a grammar whose rules are all alike and whose words are as
+      frequent as the model's: all that is known of its rules is learned;
+    * `inside`: the inside weight of the context-free grammar nearest to the model, by the inside
+      algorithm. For a context-free grammar that is exact inference and nothing is left to learn;
+      where parents or energies count, what they change is.
     """
 
     def __init__(
@@ -81,6 +92,7 @@ class ChartPolicy(SpanPolicy):
         embedding: int = 64,
         encoder_size: int = 96,
         hidden: int = 128,
+        first_guess: str | None = None,
     ) -> None:
         """Builds the networks.
 
@@ -90,9 +102,12 @@ class ChartPolicy(SpanPolicy):
             embedding: The size of a word's embedding.
             encoder_size: The size of each LSTM's state.
             hidden: The size of the layers that read a span.
+            first_guess: One of `FIRST_GUESSES`; by default `alike` for a context-free grammar
+                alone, and `inside` otherwise.
 
         Raises:
-            UserError: If the trees are built bottom-up or a size is below 1.
+            UserError: If the trees are built bottom-up, a size is below 1 or the first guess is
+                unknown.
         """
         super().__init__(model.env)
         grammar = model.grammar if isinstance(model, EnergyGrammar) else model
@@ -103,18 +118,18 @@ class ChartPolicy(SpanPolicy):
         labels = grammar.nonterminals
         with torch.no_grad():
             self.by_parent = grammar.rules().conditioned_on_parent
-        parents = labels + 1 if self.by_parent else 1
-        rank = min(parents, PARENT_RANK)
+        plain = grammar is model and not self.by_parent
+        self.first_guess = first_guess or ("alike" if plain else "inside")
+        if self.first_guess not in FIRST_GUESSES:
+            raise unknown_name("first guess", self.first_guess, FIRST_GUESSES)
         self.encoder = SentenceEncoder(
             grammar.vocabulary, grammar.max_words, embedding, encoder_size
         )
         self.read_span = nn.Sequential(
-            nn.Linear(self.encoder.size, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+            nn.Linear(self.encoder.size, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
         )
-        self.head = zero_linear(hidden, rank * labels)
-        # Each parent mixes what the head says in its own way; without parents it is taken as it is.
-        mixing = torch.randn(parents, rank) if self.by_parent else torch.ones(1, 1)
-        self.parent = nn.Parameter(mixing / math.sqrt(rank))
+        self.parent = nn.Embedding(labels + 1, hidden) if self.by_parent else None
+        self.head = zero_linear(hidden, labels)
         flat = log_weights_of_alike_rules(
             grammar.nonterminals, grammar.preterminals, grammar.max_words
         )
@@ -129,45 +144,66 @@ class ChartPolicy(SpanPolicy):
         return self._model[0]
 
     def encode(self, x: Tensor) -> Memory:
-        """Guesses all inside weights of sentences `[B, N]`; see `_Chart`."""
+        """Reads all spans of sentences `[B, N]`; see `Policy.encode`."""
         lengths = (x >= 0).sum(-1)
         words = x[:, : int(lengths.max())]
         with torch.no_grad():
             rules = self.grammar.rules()
-            emission = F.embedding(words.clamp_min(0), rules.emission.T).clamp_min(-1e4)
+            emission = F.embedding(words.clamp_min(0), rules.emission.T).clamp_min(LEAST_WEIGHT)
             word_scale = emission.amax(-1)
             word = (emission - word_scale[..., None]).exp()
-            log_weight = self._first_guess(emission)
-        labels = self.grammar.nonterminals
-        guess = self.head(self.read_span(self.encoder(words))).unflatten(-1, (-1, labels))
-        log_weight = log_weight[..., None, None] + self.parent @ guess
-        scale = log_weight.detach().amax(-1)
-        share = (log_weight - scale[..., None]).exp()
-        return _Chart(log_weight, share, scale, word, word_scale, lengths)
+            log_weight = self._guess(x, emission)
+        hidden = self.read_span(self.encoder(words))
+        if not self.by_parent:
+            log_weight = log_weight + self.head(F.relu(hidden))
+        elif log_weight.shape[-1] == 1:
+            log_weight = log_weight.expand(-1, -1, self.grammar.nonterminals)
+        return _Memory(log_weight, hidden, word, word_scale, lengths)
 
-    def _first_guess(self, emission: Tensor) -> Tensor:
-        """Gives the inside weights of a grammar whose rules are alike, `[B, S]`, nats.
+    def _guess(self, x: Tensor, emission: Tensor) -> Tensor:
+        """Gives the first guess, float `[B, S, K]` or `[B, S, 1]`, nats.
 
         Args:
+            x: int64 `[B, N]`.
             emission: `[B, n, P]`, nats.
         """
-        each = emission.logsumexp(-1) - math.log(emission.shape[-1])
-        until = F.pad(each.cumsum(-1), (1, 0))
         spans = emission.shape[1] * (emission.shape[1] - 1) // 2
         left, right = self.encoder.left[:spans], self.encoder.right[:spans]
-        return until[:, right] - until[:, left] + self.flat_weight[right - left]
+        if self.first_guess == "inside":
+            chart = inside_chart(self.tables().context_free, x)
+            return log_span_weights(chart)[:, left, right].clamp_min(LEAST_WEIGHT)
+        each = emission.logsumexp(-1) - math.log(emission.shape[-1])
+        until = F.pad(each.cumsum(-1), (1, 0))
+        guess = until[:, right] - until[:, left] + self.flat_weight[right - left]
+        return guess[..., None]
+
+    def log_weights(self, memory: _Memory, place: Tensor, parent: Tensor) -> Tensor:
+        """Gives b of spans under their parents, float `[R, K]`, nats.
+
+        Args:
+            memory: What `encode` returned.
+            place: Where they are in a flat `[B S]`, int64 `[R]`.
+            parent: The label of the span that each is a part of, int64 `[R]`; K for none.
+        """
+        # Unlike indexing, index_select has a gradient that does not sort.
+        log_weight = memory.log_weight.flatten(0, 1).index_select(0, place)
+        if self.parent is None:
+            return log_weight
+        hidden = memory.hidden.flatten(0, 1).index_select(0, place)
+        above = self.parent.weight.index_select(0, parent)
+        return log_weight + self.head(F.relu(hidden + above))
 
     # -- SpanPolicy -----------------------------------------------------------------------------
 
     def root_logits(self, memory: Memory) -> Tensor:
         """Scores labels of the whole sentence, float `[B, K]`; see `SpanPolicy`."""
-        chart = _Chart(*memory)
+        chart = _Memory(*memory)
         with torch.no_grad():
             root = self.grammar.rules().root.clamp_min(LEAST_RULE)
         rows = torch.arange(len(chart.lengths), device=root.device)
-        whole = span_number(torch.zeros_like(rows), chart.lengths)
-        start = self.grammar.nonterminals if self.by_parent else 0
-        return root + chart.log_weight[rows, whole, start]
+        whole = place_of(chart, rows, torch.zeros_like(rows), chart.lengths)
+        none = torch.full_like(rows, self.grammar.nonterminals)
+        return root + self.log_weights(chart, whole, none)
 
     def log_partition(self, memory: Memory) -> Tensor:
         """Sums the guessed weights of the whole sentence, float `[B]`, nats."""
@@ -175,41 +211,37 @@ class ChartPolicy(SpanPolicy):
 
     def span_flow(self, memory: Memory, spans: Spans) -> Tensor:
         """Looks b up, float `[M]`, nats; see `SpanPolicy.span_flow`."""
-        chart = _Chart(*memory)
-        place = self._place(chart, spans.row, spans.left, spans.left + spans.width, spans.parent)
-        entry = place * self.grammar.nonterminals + spans.label
-        return chart.log_weight.flatten().index_select(0, entry)
+        chart = _Memory(*memory)
+        place = place_of(chart, spans.row, spans.left, spans.left + spans.width)
+        log_weight = self.log_weights(chart, place, spans.parent)
+        return log_weight.gather(1, spans.label[:, None]).squeeze(1)
 
-    def expand(self, memory: Memory, spans: Spans) -> "ChartExpansion":
+    def expand(self, memory: Memory, spans: Spans) -> Expansion:
         """Weighs all splits of spans and the rules for them; see `SpanPolicy.expand`."""
-        return ChartExpansion(self, _Chart(*memory), spans)
+        return self.expand_all(memory, [spans])[0]
 
-    def parts(
-        self, chart: _Chart, row: Tensor, left: Tensor, right: Tensor, parent: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Looks spans of two words or more up.
-
-        Args:
-            chart: What is guessed.
-            row: int64 `[M]` or `[M, 1]`, as the others.
-            left: Fenceposts.
-            right: Fenceposts, `[M]` or `[M, s]`.
-            parent: The label of the span that they are parts of.
-
-        Returns:
-            The shares of labels, float `[M, K]` or `[M, s, K]`, and the log of their scales.
-        """
-        place = self._place(chart, row, left, right, parent)
-        share = chart.share.flatten(0, 2).index_select(0, place.flatten())
-        return share.view(*place.shape, -1), chart.scale.flatten()[place]
-
-    def _place(
-        self, chart: _Chart, row: Tensor, left: Tensor, right: Tensor, parent: Tensor
-    ) -> Tensor:
-        """Finds spans under their parents in a flat `[B S K']`."""
-        _, spans, parents, _ = chart.log_weight.shape
-        place = (row * spans + span_number(left, right)) * parents
-        return place + parent if self.by_parent else place
+    def expand_all(self, memory: Memory, groups: Sequence[Spans]) -> Sequence[Expansion]:
+        """Does so for groups of spans, looking all their parts up together."""
+        if not groups:
+            return []
+        chart = _Memory(*memory)
+        # Each part of each split: the first word's fellow, both of two spans, the last word's.
+        places, parents = [], []
+        for row, left, label, _, width in groups:
+            start = left[:, None] + torch.arange(width - 1, device=left.device)
+            lefts = place_of(chart, row[:, None], left[:, None], start[:, 1:] + 1)
+            rights = place_of(chart, row[:, None], start[:, 1:], left[:, None] + width)
+            both = torch.cat([lefts, rights], 1)
+            places.append(both.flatten())
+            parents.append(label[:, None].expand_as(both).flatten())
+        log_weight = self.log_weights(chart, torch.cat(places), torch.cat(parents))
+        scale = log_weight.detach().amax(-1)
+        share = (log_weight - scale[:, None]).exp()
+        sizes = [len(place) for place in places]
+        return [
+            ChartExpansion(self, chart, spans, *parts)
+            for spans, *parts in zip(groups, share.split(sizes), scale.split(sizes), strict=True)
+        ]
 
     @torch.no_grad()
     def tables(self) -> _Tables:
@@ -224,7 +256,7 @@ class ChartPolicy(SpanPolicy):
                 table[:, :labels, :labels].contiguous(),
                 table[:, labels:, :labels].flatten(1),
                 table[:, :labels, labels:].mT.flatten(1),
-                largest,
+                without_parents(rules),
             )
             self._made_tables = rules, made
         return self._made_tables[1]
@@ -236,41 +268,41 @@ class ChartExpansion(Expansion):
     Weights are divided by scales, whose logs are kept beside them.
     """
 
-    def __init__(self, policy: ChartPolicy, chart: _Chart, spans: Spans) -> None:
+    def __init__(
+        self, policy: ChartPolicy, memory: _Memory, spans: Spans, share: Tensor, scale: Tensor
+    ) -> None:
         """Weighs them.
 
         Args:
-            policy: Knows rules and places.
-            chart: What is guessed of the sentences.
+            policy: Knows the rules.
+            memory: What `encode` returned.
             spans: Of three words or more.
+            share: The weights of the labels of their parts, `[M 2 (w - 2), K]`: for each first of
+                the left parts of two words and more, then of the right ones, wide to narrow.
+            scale: The log that each of them was divided by, `[M 2 (w - 2)]`, nats.
         """
         row, left, label, parent, width = spans
-        end = left + width
         self.width = width
         self.tables = policy.tables()
         self.side = parent * policy.grammar.nonterminals + label if policy.by_parent else label
+        lefts, rights = share.view(len(row), 2, width - 2, -1).unbind(1)
+        left_scale, right_scale = scale.view(len(row), 2, width - 2).unbind(1)
         # A word and a span, by the span's label, `[M, K]`; for the left word, then for the right.
-        weight, scale = policy.parts(chart, row, left + 1, end, label)
-        rules, word_scale = self._word(chart, row, left, self.tables.first)
-        self.behind_word = weight * rules
-        scales = [(scale + word_scale)[:, None]]
-        weight, scale = policy.parts(chart, row, left, end - 1, label)
-        rules, word_scale = self._word(chart, row, end - 1, self.tables.last)
-        self.before_word = weight * rules
-        last_scale = (scale + word_scale)[:, None]
-        totals = [self.behind_word.sum(-1, keepdim=True)]
+        rules, first_scale = self._word(memory, row, left, self.tables.first)
+        self.behind_word = rights[:, 0] * rules
+        rules, last_scale = self._word(memory, row, left + width - 1, self.tables.last)
+        self.before_word = lefts[:, -1] * rules
+        totals = [self.behind_word.sum(-1, keepdim=True), self.before_word.sum(-1, keepdim=True)]
         if width > 3:  # two spans, by the left one's label, `[M, w - 3, K]`
-            middle = left[:, None] + torch.arange(2, width - 1, device=left.device)
-            row, label = row[:, None], label[:, None]
-            lefts, left_scale = policy.parts(chart, row, left[:, None], middle, label)
-            self.rights, right_scale = policy.parts(chart, row, middle, end[:, None], label)
+            self.rights = rights[:, 1:]
             self.rules = self.tables.inner.index_select(0, self.side)
-            self.lefts = lefts * (self.rights @ self.rules.mT)
-            totals.append(self.lefts.sum(-1))
-            scales.append(left_scale + right_scale)
-        totals.append(self.before_word.sum(-1, keepdim=True))
-        total, scale = torch.cat(totals, 1), torch.cat([*scales, last_scale], 1)
-        self.split_logits = _log(total) + scale
+            self.lefts = lefts[:, :-1] * (self.rights @ self.rules.mT)
+            totals.insert(1, self.lefts.sum(-1))
+        log_scale = F.pad(left_scale, (1, 0)) + F.pad(right_scale, (0, 1))
+        words = F.pad(first_scale[:, None], (0, width - 2)) + F.pad(
+            last_scale[:, None], (width - 2, 0)
+        )
+        self.split_logits = _log(torch.cat(totals, 1)) + log_scale + words
 
     def left_logits(self, split: Tensor) -> Tensor:
         """Scores labels of the left part, float `[M, K]`; see `Expansion`."""
@@ -290,7 +322,7 @@ class ChartExpansion(Expansion):
         return _log(weight)
 
     def _word(
-        self, chart: _Chart, row: Tensor, position: Tensor, table: Tensor
+        self, chart: _Memory, row: Tensor, position: Tensor, table: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sums a word's preterminals into the rules, `[M, K]`, and gives its scale, `[M]`."""
         emitted = chart.word[row, position]
@@ -301,6 +333,11 @@ class ChartExpansion(Expansion):
         """Picks a split between two spans from `[M, w - 3, K]`, any other where it is none."""
         place = (split - 1).clamp(0, self.width - 4)[:, None, None]
         return each.gather(1, place.expand(-1, 1, each.shape[-1])).squeeze(1)
+
+
+def place_of(memory: _Memory, row: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Finds spans of two words or more in a flat `[B S]`."""
+    return row * memory.log_weight.shape[1] + span_number(left, right)
 
 
 def log_weights_of_alike_rules(nonterminals: int, preterminals: int, max_words: int) -> Tensor:

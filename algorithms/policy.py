@@ -132,7 +132,7 @@ class WholeStructures(Protocol):
             temperature: See `rollout`.
 
         Returns:
-            The structures, int64 `[N, S]`, and what `score_structures` returns.
+            The structures, int64 `[N, S]`, and what `score_structures` returns, without gradient.
         """
 
     def score_structures(self, z: Tensor, memory: Memory, rows: Tensor) -> Tensor:

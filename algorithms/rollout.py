@@ -64,8 +64,9 @@ def rollout(
             memory = policy.encode(x)
     if supports(type(policy), WholeStructures):
         whole: Any = policy
-        with torch.set_grad_enabled(with_grad):
-            z, log_pf = whole.draw_structures(memory, rows, generator, epsilon, temperature)
+        z, log_pf = whole.draw_structures(memory, rows, generator, epsilon, temperature)
+        if with_grad:
+            log_pf = whole.score_structures(z, memory, rows)
         return _along(env, z, log_pf, x, rows, context, memory)
     if supports(type(policy), CachedDecoding):
         score_afterwards = with_grad and policy.scores_in_parallel

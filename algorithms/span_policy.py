@@ -1,7 +1,7 @@
 """Policies that build trees from the top down, each open span by itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -100,6 +100,10 @@ class SpanPolicy(Policy):
     def expand(self, memory: Memory, spans: Spans) -> Expansion:
         """Scores what spans of three or more words become."""
 
+    def expand_all(self, memory: Memory, groups: Sequence[Spans]) -> Sequence[Expansion]:
+        """Scores what groups of spans become, each of a width of its own."""
+        return [self.expand(memory, spans) for spans in groups]
+
     @abstractmethod
     def span_flow(self, memory: Memory, spans: Spans) -> Tensor:
         """Estimates the log of the sum of what all trees over each span add to p(x, z).
@@ -117,6 +121,7 @@ class SpanPolicy(Policy):
 
     # -- whole trees ----------------------------------------------------------------------------
 
+    @torch.no_grad()
     def draw_structures(
         self,
         memory: Memory,
@@ -129,7 +134,7 @@ class SpanPolicy(Policy):
 
         def choose(logits: Tensor) -> tuple[Tensor, Tensor]:
             log_prob = logits.log_softmax(-1)
-            behaviour = log_prob.detach()
+            behaviour = log_prob
             if temperature != 1.0:
                 behaviour = (behaviour / temperature).log_softmax(-1)
             probability = behaviour.exp()
@@ -165,10 +170,9 @@ class SpanPolicy(Policy):
         left_gap, right_gap = children(nodes)
         left_label, right_label = _label_at(nodes, left_gap), _label_at(nodes, right_gap)
         places, parts = [rows.new_empty(0)], [memory[0].new_empty(0, 3)]
-        for tree, gap, spans in self._nodes_by_width(z, rows):
-            if spans.width == 2:
-                continue
-            expansion = self.expand(memory, spans)
+        wide = [group for group in self._nodes_by_width(z, rows) if group[2].width > 2]
+        expansions = self.expand_all(memory, [spans for _, _, spans in wide])
+        for (tree, gap, spans), expansion in zip(wide, expansions, strict=True):
             where = gap - spans.left
             first = left_label[tree, gap]
             log_split = _log_prob(expansion.split_logits, where)

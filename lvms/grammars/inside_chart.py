@@ -277,6 +277,23 @@ def _log_marginal(chart: InsideChart) -> Tensor:
     return F.threshold(whole, TINY, 0.0).log() + scale + outer
 
 
+def log_span_weights(chart: InsideChart) -> Tensor:
+    """Reads off how probable each label is to derive each span of a filled chart.
+
+    Returns:
+        float `[B, n + 1, n + 1, K]`, nats, at [b, i, j] that of span i .. j, of two words or more;
+        elsewhere finite rubbish.
+    """
+    n = chart.by_start.shape[0] - 1
+    start = torch.arange(n + 1, device=chart.lengths.device)[:, None]
+    width = (torch.arange(n + 1, device=start.device) - start).clamp_min(0)
+    value, scale = chart.by_start[start, :, width], chart.scale_by_start[start, :, width]
+    words = F.pad(chart.rules.log_word.cumsum(0), (0, 0, 1, 0))
+    left_out = (width - 1)[..., None] * chart.rules.log_binary + words - words[:, None]
+    log_weight = value.clamp_min(TINY).log() + (scale + left_out)[..., None]
+    return log_weight.permute(2, 0, 1, 3)
+
+
 def log_outer(rules: LeafRules, lengths: Tensor) -> Tensor:
     """What the chart leaves out because it multiplies every tree of a sentence, `[B]`, nats."""
     return log_factors(rules.log_root, rules.log_binary, rules.log_word, lengths)

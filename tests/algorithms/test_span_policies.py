@@ -1,10 +1,14 @@
 """Policies that expand spans: whole trees, single actions and the grammars that they act by."""
 
+import itertools
+
 import pytest
 import torch
 
+from algorithms.chart_policy import ChartPolicy
 from algorithms.policy_distribution import policy_log_probs
 from algorithms.rollout import replay, rollout, score
+from algorithms.sentence_encoder import span_number
 from algorithms.span_balance import SpanBalance
 from algorithms.span_policy import SpanPolicy
 from algorithms.tree_policies import tree_policies
@@ -12,6 +16,7 @@ from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
 from lvms.enumeration import EnumeratedPosterior
 from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.rules import GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 
 WORDS = 6
@@ -159,8 +164,7 @@ def test_the_chart_policy_with_inside_weights_is_the_posterior(parent: bool) -> 
     model = make_grammar(parent, 5, 5)
     x, _ = model.sample(3, torch.Generator().manual_seed(0))
     policy = make_policy(model, "chart")
-    exact = ExactWeights(model, x)
-    policy.encode = exact.encode_with(policy)  # type: ignore[method-assign]
+    knows_inside_weights(policy, model, x)
     log_q = policy_log_probs(model.env, policy, x, torch.tensor([5]))
     with torch.no_grad():
         log_p = EnumeratedPosterior(model).log_posterior_table(x)
@@ -174,57 +178,57 @@ def test_the_chart_policy_with_inside_weights_is_the_posterior(parent: bool) -> 
     assert loss < 1e-8
 
 
-class ExactWeights:
-    """The inside weights of all spans, by enumeration of the trees over each of them."""
+@both
+def test_the_inside_algorithm_as_a_first_guess(parent: bool) -> None:
+    """Where parents do not count, though there may be a table for each, it is exact at once."""
+    plain = make_grammar(False)
+    rules = plain.rules()
+    binary = rules.binary.expand(4, -1, -1, -1) if parent else rules.binary
+    model = TableGrammar.from_rules(
+        GrammarRules(rules.root, binary, rules.emission), WORDS, tree="top-down"
+    )
+    policy = tree_policies.make("chart", model, first_guess="inside")
+    x, z = model.sample(20, torch.Generator().manual_seed(0))
+    log_q = policy.score_structures(z, policy.encode(x), torch.arange(20)).sum(0)
+    torch.testing.assert_close(log_q, plain.posterior_log_prob(x, z), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="first guess"):
+        tree_policies.make("chart", model, first_guess="outside")
 
-    def __init__(self, model: TableGrammar, x: torch.Tensor) -> None:
-        self.model, self.x = model, x
 
-    def encode_with(self, policy: SpanPolicy):  # type: ignore[no-untyped-def]
-        """Makes an `encode` that puts them in the place of the guesses."""
-        encode = type(policy).encode
-
-        def exact(x: torch.Tensor):  # type: ignore[no-untyped-def]
-            chart = encode(policy, x)
-            weight = self.log_weights(chart.log_weight)
-            scale = weight.amax(-1)
-            return chart._replace(
-                log_weight=weight, share=(weight - scale[..., None]).exp(), scale=scale
-            )
-
-        return exact
-
-    @torch.no_grad()
-    def log_weights(self, like: torch.Tensor) -> torch.Tensor:
-        """Sums over trees: those of a span whose root has a label and a parent."""
-        rules, labels = self.model.rules(), self.model.nonterminals
-        weight = torch.zeros_like(like)
-        place = 0
-        for right in range(2, self.x.shape[1] + 1):
+@torch.no_grad()
+def knows_inside_weights(policy: SpanPolicy, model: TableGrammar, x: torch.Tensor) -> None:
+    """Puts the inside weights of spans of these sentences in the place of the guesses."""
+    assert isinstance(policy, ChartPolicy)
+    spans, parents = x.shape[1] * (x.shape[1] - 1) // 2, model.nonterminals + 1
+    weights = torch.zeros(len(x) * spans, parents, model.nonterminals)
+    for row, words in enumerate(x.tolist()):
+        for right in range(2, len(words) + 1):
             for left in range(right - 1):
-                words = self.x[:, left:right]
-                for parent in range(like.shape[2]):
-                    for label in range(labels):
-                        weight[:, place, parent, label] = self._sum(rules, words, parent, label)
-                place += 1
-        return weight
+                place = row * spans + int(span_number(torch.tensor(left), torch.tensor(right)))
+                for parent, label in itertools.product(range(parents), range(model.nonterminals)):
+                    weights[place, parent, label] = inside_weight(
+                        model.rules(), tuple(words[left:right]), parent, label
+                    )
+    policy.log_weights = lambda memory, place, parent: weights[place, parent]  # type: ignore[method-assign]
 
-    def _sum(self, rules, words, parent, label):  # type: ignore[no-untyped-def]
-        """Recurses over splits and rules."""
-        table = rules.binary[parent, label] if rules.binary.dim() == 4 else rules.binary[label]
-        labels, width = len(rules.root), words.shape[1]
 
-        def part(some: torch.Tensor) -> torch.Tensor:
-            if some.shape[1] == 1:
-                score = rules.emission[:, some[:, 0]].T
-                return torch.cat([score.new_full((len(some), labels), -torch.inf), score], 1)
-            below = label if rules.binary.dim() == 4 else 0
-            each = [self._sum(rules, some, below, child) for child in range(labels)]
-            rest = table.new_full((len(some), len(rules.emission)), -torch.inf)
-            return torch.cat([torch.stack(each, 1), rest], 1)
+def inside_weight(
+    rules: GrammarRules, words: tuple[int, ...], parent: int, label: int
+) -> torch.Tensor:
+    """Sums over all trees of some words, by recursion."""
+    table = rules.binary[parent, label] if rules.conditioned_on_parent else rules.binary[label]
+    labels = rules.nonterminals
 
-        totals = []
-        for middle in range(1, width):
-            left, right = part(words[:, :middle]), part(words[:, middle:])
-            totals.append((left[:, :, None] + right[:, None] + table).flatten(1).logsumexp(-1))
-        return torch.stack(totals).logsumexp(0)
+    def part(some: tuple[int, ...]) -> torch.Tensor:
+        scores = torch.full((len(table),), -torch.inf)
+        if len(some) == 1:
+            scores[labels:] = rules.emission[:, some[0]]
+        else:
+            for child in range(labels):
+                scores[child] = inside_weight(rules, some, label, child)
+        return scores
+
+    splits = range(1, len(words))
+    return torch.stack(
+        [part(words[:at])[:, None] + part(words[at:]) + table for at in splits]
+    ).flatten().logsumexp(0)  # fmt: skip
