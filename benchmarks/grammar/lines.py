@@ -10,6 +10,7 @@ LINES = {
     "gibbs": EM_LINES["gibbs-em"],
     "energy-monte-carlo": Line("#332288", (0, (4, 2, 1, 2)), "*"),
     "energy-gibbs": Line("#44AA99", (0, (7, 2)), "H"),
+    "energy-likelihood-gibbs": Line("#999933", (0, (1, 3, 4, 3)), "h"),
     "ncfg-marginalisation": Line("#D55E00", (0, (10, 1)), "<"),
     "ncfg-exact-sampling": Line("#CC79A7", "-.", "D"),
     "ncfg-monte-carlo": Line("#E69F00", "--", "^"),

@@ -16,8 +16,14 @@ from lvms.grammars.table_grammar import TableGrammar
 NEURAL_GRAMMARS: dict[str, type[NeuralGrammar]] = {"pcfg": NeuralPCFG, "ncfg": NeuralNCFG}
 """Grammars with embedded symbols: context-free, and conditioned on the parent."""
 
-GRAMMARS_OF_ENERGIES = {"energy": "pcfg", "ncfg-energy": "ncfg"}
-"""What kind of grammar is beside energies of shapes."""
+ENERGIES = {
+    "energy": ("pcfg", "shapes", 1000.0),
+    "ncfg-energy": ("ncfg", "shapes", 1000.0),
+    "energy-likelihood": ("pcfg", "model", 1.0),
+}
+"""Of grammars with energies of shapes: what rules they have, what posterior shapes are contrasted
+with, and to what the temperature rises from 1, see `EnergyGrammar`. As in section 5.2 of Hu et al.
+2023, and as the gradient of log p(x) asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +54,20 @@ class Problem(HeldOutProblem):
     start: int
 
     def make_grammar(self, kind: str) -> AnyGrammar:
-        """Makes a grammar at its start: a key of `GRAMMARS_OF_ENERGIES` for one with energies.
+        """Makes a grammar at its start.
 
-        Others are a key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`.
+        Args:
+            kind: A key of `NEURAL_GRAMMARS` or `ENERGIES`, `table` or `ncfg-table`.
         """
-        if kind in GRAMMARS_OF_ENERGIES:
-            return self._add_energies(self._make_plain(GRAMMARS_OF_ENERGIES[kind]))
-        return self._make_plain(kind)
+        if kind not in ENERGIES:
+            return self._make_plain(kind)
+        rules, contrast, end = ENERGIES[kind]
+        return EnergyGrammar(
+            self._make_plain(rules),
+            temperature=Exponential(1.0, end, self.num_updates).at,
+            contrast=contrast,
+            generator=torch.Generator().manual_seed(self.start),
+        )
 
     def _make_plain(self, kind: str) -> Grammar:
         """Makes a grammar without energies."""
@@ -70,11 +83,3 @@ class Problem(HeldOutProblem):
         if kind in ("table", "ncfg-table"):
             return TableGrammar(**sizes, parent=kind == "ncfg-table")
         return NEURAL_GRAMMARS[kind](**sizes, dim=self.dim)
-
-    def _add_energies(self, grammar: Grammar) -> EnergyGrammar:
-        """Adds energies of shapes, as in section 5.2 of Hu et al. 2023: T rises from 1 to 1000."""
-        return EnergyGrammar(
-            grammar,
-            temperature=Exponential(1.0, 1000.0, self.num_updates).at,
-            generator=torch.Generator().manual_seed(self.start),
-        )
