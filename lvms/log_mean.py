@@ -10,7 +10,8 @@ class LogMean(NamedTuple):
     """What M weights of each row say of their mean.
 
     Attributes:
-        value: float `[B]`, the log of the mean, nats.
+        value: float `[B]`, the log of the mean, nats: too low by half the square of its standard
+            error, about.
         standard_error: float `[B]`, of that, by the delta method, nats; 0 for a single weight.
             It knows nothing of weights that no sample has hit.
         effective_samples: float `[B]`, (sum w)^2 / sum w^2 as a share of M.

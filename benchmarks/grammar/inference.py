@@ -56,7 +56,7 @@ class ExactInference(Inference):
         """Computes log p(x); see `Inference`."""
         each = torch.cat([self.model.log_marginal(some).double() for some in x.split(AT_ONCE)])
         return MarginalEstimate(
-            each, torch.zeros_like(each), each.new_zeros(()), torch.ones_like(each)
+            each, each, torch.zeros_like(each), each.new_zeros(()), torch.ones_like(each)
         )
 
     @torch.no_grad()

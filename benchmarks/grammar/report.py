@@ -142,10 +142,11 @@ def _f1(standing: Standing[F1Result]) -> str:
 
 
 def _sampling_error(one: GrammarResult) -> str:
-    """Shows the standard error of a run's NLL a word where this is an estimate."""
+    """Shows the standard error of a run's NLL a word, and the ESS, where this is an estimate."""
     if "sampling_error" not in one.means:
         return NONE
-    return f"{_mean(one, 'sampling_error'):.1g}"
+    share = 100 * one.mean("effective_samples")
+    return f"{_mean(one, 'sampling_error'):.1g}, ESS {share:.0f} %"
 
 
 def _above_truth(one: GrammarResult) -> str:
@@ -168,10 +169,10 @@ def legend(task: GrammarTask) -> str:
         f"{options.max_words} words; every method's best weights by validation NLL. NLL a word: "
         "nats, the sum over sentences by that over their words, with its 95 % bootstrap interval; "
         "exact unless there is a sampling error, the standard error of an estimate from "
-        f"{counted(options.samples, 'tree')} a sentence, of which intervals know but a part. "
-        "Above the best: the difference to the method with the least, paired by "
-        "sentence, and its interval; ≈ where a paired t-test with Holm's correction does not tell "
-        "them apart. "
+        f"{counted(options.samples, 'tree')} a sentence (ESS: the share of them that counts), of "
+        "which intervals know but a part. Above the best: the difference to the method with the "
+        "least, paired by sentence, and its interval; ≈ where a paired t-test with Holm's "
+        "correction does not tell them apart. "
     )
     if judges.truth_nll is not None:
         words += (

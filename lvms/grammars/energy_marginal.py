@@ -18,13 +18,16 @@ class MarginalEstimate:
 
     Attributes:
         log_marginal: float64 `[B]`, nats.
+        log_partition: float64 `[B]`, log sum_z exp(log_joint(x, z)), nats: what normalises
+            p(z | x). It is log p(x) where the log joint is normalised.
         standard_error: float64 `[B]`, of that, by the delta method, nats.
         error_of_sum: The standard error of the sum over all B, a scalar, nats. Sentences of one
             length share an estimate, so their errors do not average out.
-        effective_samples: float `[B]`, of the trees given x, as a share.
+        effective_samples: float64 `[B]`, of the trees given x, as a share.
     """
 
     log_marginal: Tensor
+    log_partition: Tensor
     standard_error: Tensor
     error_of_sum: Tensor
     effective_samples: Tensor
@@ -74,6 +77,7 @@ def estimate_log_marginal(
     of_sum = given_x.standard_error.square().sum() + (count * given_n.standard_error).square().sum()
     return MarginalEstimate(
         given_x.value - given_n.value[which],
+        given_x.value,
         (given_x.standard_error.square() + given_n.standard_error[which].square()).sqrt(),
         of_sum.sqrt(),
         given_x.effective_samples,

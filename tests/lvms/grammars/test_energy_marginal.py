@@ -63,6 +63,8 @@ def test_log_partitions_are_those_of_enumeration():
     exact = torch.cat([EnumeratedPosterior(model).log_marginal(row[None]) for row in WORDS])
     estimate = estimate_log_partition(model, WORDS, 4000, 1, torch.Generator().manual_seed(0))
     assert ((estimate.value - exact).abs() < 4.5 * estimate.standard_error + 1e-5).all()
+    same = estimate_log_marginal(model, WORDS, 4000, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(same.log_partition, estimate.value)
 
 
 def test_the_errors_are_those_of_repeated_estimates():
