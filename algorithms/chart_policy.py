@@ -34,6 +34,10 @@ FIRST_GUESSES = ("alike", "inside")
 """What a policy that knows nothing takes for inside weights; see `ChartPolicy`."""
 
 
+GUESS_UNIT = 3.0
+"""So many nats are one in what the network reads of a first guess."""
+
+
 class _Tables(NamedTuple):
     """Rules as probabilities, divided by the largest; L left-hand sides, with parents if need be.
 
@@ -125,9 +129,10 @@ class ChartPolicy(SpanPolicy):
         self.encoder = SentenceEncoder(
             grammar.vocabulary, grammar.max_words, embedding, encoder_size
         )
-        self.read_span = nn.Sequential(
-            nn.Linear(self.encoder.size, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
-        )
+        self.read_span = nn.Linear(self.encoder.size, hidden)
+        informed = self.first_guess == "inside"
+        self.read_guess = nn.Linear(labels, hidden, bias=False) if informed else None
+        self.read_again = nn.Linear(hidden, hidden)
         self.parent = nn.Embedding(labels + 1, hidden) if self.by_parent else None
         self.head = zero_linear(hidden, labels)
         flat = log_weights_of_alike_rules(
@@ -154,6 +159,10 @@ class ChartPolicy(SpanPolicy):
             word = (emission - word_scale[..., None]).exp()
             log_weight = self._guess(x, emission)
         hidden = self.read_span(self.encoder(words))
+        if self.read_guess is not None:
+            known = (log_weight - log_weight.amax(-1, keepdim=True)).clamp_min(LEAST_RULE)
+            hidden = hidden + self.read_guess(known / GUESS_UNIT)
+        hidden = self.read_again(F.relu(hidden))
         if not self.by_parent:
             log_weight = log_weight + self.head(F.relu(hidden))
         elif log_weight.shape[-1] == 1:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from algorithms.minibatch_em import MinibatchEM
 from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.policy import Policy
 from benchmarks.grammar.inference import AnyGrammar, Inference, inference_of
-from benchmarks.grammar.judgement import score
+from benchmarks.grammar.judgement import posterior_kl, score
 from benchmarks.held_out.learner import HeldOutLearner
 from benchmarks.posterior.metrics import summarise
 from lvms.data.sentences import Sentences
@@ -63,7 +65,9 @@ class GrammarLearner(HeldOutLearner):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The grammar; see `HeldOutLearner.parts`."""
+        """The grammar and, of GFlowNet-EM, the policy; see `HeldOutLearner.parts`."""
+        if isinstance(self.learner, MinibatchEM):
+            return {"model": self.model, "policy": self.learner.policy}
         return {"model": self.model}
 
     @torch.no_grad()
@@ -72,17 +76,25 @@ class GrammarLearner(HeldOutLearner):
 
         Returns:
             `nll`, nats a word, and `perplexity`, its exponential; `f1`, the mean F1 of a sentence,
-            percent, where there are gold trees: it is shown, but chooses nothing; and
-            `minibatches`, how many there have been.
+            percent, where there are gold trees, and of GFlowNet-EM `kl`, see `posterior_kl`, of
+            the first `KL_SENTENCES`: they are shown, but choose nothing; and `minibatches`, how
+            many there have been.
         """
         judges, inference = self.judges, inference_of(self.model, self.judges.samples)
-        total = -inference.log_marginal(judges.validation.words).log_marginal.sum()
-        nll = (total / judges.validation.lengths.sum()).item()
+        marginal = inference.log_marginal(judges.validation.words)
+        nll = (-marginal.log_marginal.sum() / judges.validation.lengths.sum()).item()
         self.keep_if_best(nll)
         found = {"nll": nll, "perplexity": perplexity(nll)}
         scores = score(inference, judges.validation, judges.parser)
         if scores is not None:
             found["f1"] = scores.sentence_f1
+        if isinstance(self.learner, MinibatchEM):
+            some = judges.validation.words[:KL_SENTENCES]
+            kl = posterior_kl(
+                self.learner, self.model, self.learner.policy, some,
+                marginal.log_partition[:KL_SENTENCES],
+            )  # fmt: skip
+            found["kl"] = kl.mean().item()
         return {**found, "minibatches": self.learner.updates}
 
     def best(self) -> AnyGrammar:
@@ -101,10 +113,14 @@ class GrammarLearner(HeldOutLearner):
         Returns:
             float `[T]` each: `nll`, nats a sentence; `words`, its length; where the NLL is an
             estimate, `nll_error`, its standard error, and `effective_samples`, a share;
-            `above_truth`, how far the NLL is above the truth's, where that is known; and `f1`,
-            percent, where there are gold trees.
+            `above_truth`, how far the NLL is above the truth's, where that is known; `f1`,
+            percent, where there are gold trees; and of GFlowNet-EM `kl`, nats a sentence, see
+            `posterior_kl`.
         """
-        test, inference = self.judges.test, self.inference()
+        test, best = self.judges.test, self.copy_of_best()
+        model, policy = best["model"], best.get("policy")
+        assert isinstance(model, AnyGrammar)
+        inference = inference_of(model, self.judges.samples)
         marginal = inference.log_marginal(test.words)
         nll = -marginal.log_marginal
         found = {"nll": nll, "words": test.lengths.double()}
@@ -118,6 +134,11 @@ class GrammarLearner(HeldOutLearner):
         self._scores = score(inference, test, self.judges.parser)
         if self._scores is not None:
             found["f1"] = self._scores.each
+        if isinstance(policy, Policy):
+            assert isinstance(self.learner, MinibatchEM)
+            found["kl"] = posterior_kl(
+                self.learner, model, policy, test.words, marginal.log_partition
+            )
         return found
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -143,6 +164,9 @@ class GrammarLearner(HeldOutLearner):
                 found[f"{RECALL}{label}"] = _together(one.recall, one.total)
         return found
 
+
+KL_SENTENCES = 100
+"""Of so many validation sentences policies are measured."""
 
 RECALL = "recall "
 """What the metric of a label's recall begins with."""

@@ -53,23 +53,24 @@ class Problem(HeldOutProblem):
     tree: str
     start: int
 
-    def make_grammar(self, kind: str) -> AnyGrammar:
+    def make_grammar(self, kind: str, tree: str | None = None) -> AnyGrammar:
         """Makes a grammar at its start.
 
         Args:
             kind: A key of `NEURAL_GRAMMARS` or `ENERGIES`, `table` or `ncfg-table`.
+            tree: In which environment trees are built; the problem's by default.
         """
         if kind not in ENERGIES:
-            return self._make_plain(kind)
+            return self._make_plain(kind, tree or self.tree)
         rules, contrast, end = ENERGIES[kind]
         return EnergyGrammar(
-            self._make_plain(rules),
+            self._make_plain(rules, tree or self.tree),
             temperature=Exponential(1.0, end, self.num_updates).at,
             contrast=contrast,
             generator=torch.Generator().manual_seed(self.start),
         )
 
-    def _make_plain(self, kind: str) -> Grammar:
+    def _make_plain(self, kind: str, tree: str) -> Grammar:
         """Makes a grammar without energies."""
         sizes: dict[str, Any] = {
             "nonterminals": self.nonterminals,
@@ -77,7 +78,7 @@ class Problem(HeldOutProblem):
             "vocabulary": self.vocabulary,
             "max_words": self.max_words,
             "min_words": self.min_words,
-            "tree": self.tree,
+            "tree": tree,
             "seed": self.start,
         }
         if kind in ("table", "ncfg-table"):
