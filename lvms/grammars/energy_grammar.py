@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from gfn_envs.errors import UserError, unknown_name
+from lvms.grammars import inside, parent_inside
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.rules import same_words
 from lvms.grammars.shape_chains import ShapeChains
 from lvms.grammars.tree_energy import TreeEnergy
 from lvms.grammars.tree_gibbs import TreeGibbs
 from lvms.grammars.tree_moves import num_nodes
+from lvms.grammars.tree_score import tree_log_prob
 from lvms.model import LatentVariableModel
 
 CANDIDATES = 16
@@ -38,7 +40,9 @@ class EnergyGrammar(LatentVariableModel):
       the grammar's own rules say of shapes is then counted twice: at T = 1 each step strengthens
       the last one.
     * `model`: p(z | n), the grammar's rules beside exp(-E / T) with the words summed out, by Gibbs
-      moves. It is the gradient of log p(x | n), and E becomes what the rules do not say.
+      moves. E becomes what the rules do not say. The rules' share in the normaliser is learned by
+      the same chains, so that an M-step follows the gradient of log p(x), lengths distributed as
+      the grammar's.
 
     T may change as the model learns: it is then a function of `version`, the number of updates so
     far, which `state_dict` keeps.
@@ -164,7 +168,30 @@ class EnergyGrammar(LatentVariableModel):
         if self.contrast == "shapes":
             return self.chains.contrast(self.energy, z, weight, generator)
         contrast = self.chains.contrast(self.energy, z, weight, generator, self._walk)
-        return contrast / self.temperature
+        return contrast / self.temperature + self._rules_of_chains(z, weight)
+
+    def _rules_of_chains(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Gives log(Z_n / p_grammar(n)) the gradient that it has in the rules.
+
+        Z_n, the sum of p_grammar(x, z) exp(-E(z) / T) over all x of n words and z, is what
+        `log_joint` leaves out; its gradient is that of the chains' mean log p_grammar(z).
+
+        Args:
+            z: Trees of the lengths n, int64 `[B, 3 (N - 1)]`.
+            weight: Of each of them, float `[B]`, in all 1.
+
+        Returns:
+            A scalar.
+        """
+        present, mass = self.chains.lengths(z, weight)
+        chains = self.chains.z[present]
+        rules = self.grammar.rules().without_words()
+        x = same_words(present + 2, self.grammar.max_words)
+        log_prob = tree_log_prob(
+            rules, x.repeat_interleave(chains.shape[1], 0), chains.flatten(0, 1)
+        ).view(chains.shape[:2])
+        exact = parent_inside if rules.conditioned_on_parent else inside
+        return mass @ (log_prob.mean(1) - exact.log_marginal(rules, x))
 
     def _walk(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves trees under p(z | n), int64 `[M, 3 (N - 1)]`."""
