@@ -66,10 +66,10 @@ class GlobalPartition(LogPartition):
         return self.level.expand(len(x))
 
 
-def partition_of(policy: Policy) -> LogPartition | None:
-    """Finds the part of a policy, `partition`, that learns log Z(x) by itself, if it has one."""
+def partition_of(policy: Policy) -> nn.Module | None:
+    """Finds the part of a policy, `partition`, that learns log Z(x) or flows, if it has one."""
     partition = getattr(policy, "partition", None)
-    return partition if isinstance(partition, LogPartition) else None
+    return partition if isinstance(partition, nn.Module) else None
 
 
 PARTITIONS = ("per-image", "global")

@@ -11,7 +11,7 @@ from algorithms.amortised_learner import AmortisedLearner
 from algorithms.backward_policy import default_backward_policy
 from algorithms.batch_sampler import BatchSampler
 from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
-from algorithms.log_partition import partition_of
+from algorithms.log_partition import LogPartition, partition_of
 from algorithms.markov_kernel import MarkovKernel
 from algorithms.objective import Objective
 from algorithms.policy import HasLogPartition, Policy
@@ -43,8 +43,8 @@ class MinibatchEM(AmortisedLearner):
     from such z `improved` by steps of Markov chains that begin there; or from one `greedy` z, the
     likeliest action at every step.
 
-    Where a policy has a `LogPartition` of its own, `partition`, log Z has a learning rate of its
-    own, and is put at its mean estimate before the first update.
+    What a policy learns log Z(x) or flows with, if that is a part of its own, `partition`, has its
+    own learning rate; a `LogPartition` is put at the mean estimate before the first update.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class MinibatchEM(AmortisedLearner):
             batch_size: Observations a mini-batch.
             samples_per_x: Trajectories for each.
             policy_rate: Adam's learning rate of the policy.
-            partition_rate: That of log Z.
+            partition_rate: That of `partition`.
             model_rate: That of the model.
             exploration: Where trajectories come from, all of them for the x of the update;
                 on-policy by default.
@@ -247,9 +247,9 @@ class MinibatchEM(AmortisedLearner):
         return loss, {"loss": output.loss.detach(), "elbo": elbo}
 
     def _centre(self, batch: TrajectoryBatch, elbo: Tensor) -> None:
-        """Puts a log Z with parameters of its own at its mean estimate, the ELBO."""
+        """Puts log Z at its mean estimate, the ELBO, if it is a `LogPartition`."""
         policy, partition = self.policy, partition_of(self.policy)
-        if partition is not None and batch.memory is not None:
+        if isinstance(partition, LogPartition) and batch.memory is not None:
             assert isinstance(policy, HasLogPartition)
             partition.raise_by(elbo - policy.log_partition(batch.memory).mean())
 

@@ -136,6 +136,7 @@ def _list() -> int:
     import gfn_envs
     from algorithms.explorations import explorations
     from algorithms.objectives import objectives
+    from algorithms.tree_policies import tree_policies
     from benchmarks.discrete_vae.methods import dvae_methods
     from benchmarks.em.methods import em_methods
     from benchmarks.grammar.methods import grammar_methods
@@ -165,6 +166,7 @@ def _list() -> int:
         "Priors over grids of codes (lvms.code_prior.code_priors)": code_priors,
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Explorations (algorithms.explorations.explorations)": explorations,
+        "Policies over trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
         "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
         "Built-in grammars (lvms.grammars.built_in.built_in_grammars)": built_in_grammars,

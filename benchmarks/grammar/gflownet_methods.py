@@ -47,7 +47,7 @@ def gflownet_em(
     alternation: str = "joint",
     e_updates: int = 4,
     bound: tuple[float, float] = (6.0, 3.0),
-    policy_rate: float = 2e-3,
+    policy_rate: float = 5e-3,
     policy_max_norm: float = 3.0,
     **training: Any,
 ) -> MinibatchEM:
@@ -110,10 +110,10 @@ def paper(
     a trajectory alike, P_B learned, actions tempered, dreams in every update, adaptive E-steps,
     and one tree of each sentence for the grammar, moved back and forth first.
 
-    It differs from theirs where an M-step has a mini-batch of its own, so that of as many
-    mini-batches at most half are the grammar's, and the bound falls over so many; where E-steps
-    end after 100 updates if the loss stays above; and in the grammar's optimiser, which is that of
-    the other methods.
+    It differs from theirs where an M-step has a mini-batch of its own: at most half of all are the
+    grammar's, and the bound falls over so many M-steps. E-steps end after 100 updates, or a
+    twentieth of all, even if the loss stays above the bound. Rates fall in the end, and the
+    grammar's optimiser is that of the other methods.
 
     Args:
         problem: What is learned from.
@@ -138,6 +138,7 @@ def paper(
         "e_updates": 4,
         "bound": bound,
         "policy_rate": 1e-4,
+        "partition_rate": problem.slowed(3e-3),
         "policy_max_norm": float("inf"),
     }
     return gflownet_em(problem, kind, **{**own, **changes})

@@ -11,6 +11,7 @@ LINES = {
     "energy-monte-carlo": Line("#332288", (0, (4, 2, 1, 2)), "*"),
     "energy-gibbs": Line("#44AA99", (0, (7, 2)), "H"),
     "energy-likelihood-gibbs": Line("#999933", (0, (1, 3, 4, 3)), "h"),
+    "energy-gflownet-em": Line("#1B9E77", (0, (8, 1, 1, 1)), "_"),
     "ncfg-marginalisation": Line("#D55E00", (0, (10, 1)), "<"),
     "ncfg-exact-sampling": Line("#332288", (0, (2, 1)), ">"),
     "ncfg-monte-carlo": Line("#E69F00", "--", "^"),

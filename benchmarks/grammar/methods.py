@@ -51,6 +51,9 @@ grammar_methods.register(
 grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
 grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
 grammar_methods.register("ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg")
+grammar_methods.register(
+    "energy-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="energy", objective="vargrad"
+)
 
 BETAS = (0.75, 0.999)
 """Adam's, as neural PCFGs are trained with (Kim, Dyer and Rush 2019)."""

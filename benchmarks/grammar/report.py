@@ -190,9 +190,9 @@ def legend(task: GrammarTask, results: Sequence[GrammarResult]) -> str:
         )
     if any("kl" in one.details for one in results):
         words += (
-            "Posterior KL: how far a policy's trees of a sentence are from the posterior of its "
-            "grammar, KL(q(z | x) || p(z | x)), nats; of policies that can build a tree in many "
-            "ways an upper bound. "
+            "Posterior KL: the divergence of what a policy draws, given a sentence, from the "
+            "posterior of its grammar, nats; of policies with several ways to build a tree an "
+            "upper bound. "
         )
     return words + (
         "Intervals are about sentences: another seed may end elsewhere (runs: how many, and the "
