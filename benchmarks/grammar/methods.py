@@ -27,6 +27,9 @@ grammar_methods.register("marginalisation", f"{_HERE}:marginalisation")
 grammar_methods.register("exact-sampling", f"{_HERE}:exact_sampling")
 grammar_methods.register("monte-carlo", f"{_HERE}:monte_carlo")
 grammar_methods.register("gibbs", f"{_HERE}:gibbs")
+grammar_methods.register("energy-monte-carlo", f"{_HERE}:monte_carlo", kind="energy")
+grammar_methods.register("energy-gibbs", f"{_HERE}:gibbs", kind="energy")
+grammar_methods.register("energy-likelihood-gibbs", f"{_HERE}:gibbs", kind="energy-likelihood")
 grammar_methods.register("ncfg-marginalisation", f"{_HERE}:marginalisation", kind="ncfg")
 grammar_methods.register("ncfg-exact-sampling", f"{_HERE}:exact_sampling", kind="ncfg")
 grammar_methods.register("ncfg-monte-carlo", f"{_HERE}:monte_carlo", kind="ncfg")
@@ -48,6 +51,9 @@ grammar_methods.register(
 grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
 grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
 grammar_methods.register("ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg")
+grammar_methods.register(
+    "energy-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="energy", objective="vargrad"
+)
 
 BETAS = (0.75, 0.999)
 """Adam's, as neural PCFGs are trained with (Kim, Dyer and Rush 2019)."""

@@ -14,7 +14,7 @@ from lvms.grammars.grammar import TREES
 
 POSITIVE = (
     "sentences", "vocabulary", "min_count", "nonterminals", "preterminals", "dim",
-    "validation_sentences",
+    "samples", "validation_sentences",
 )  # fmt: skip
 """Options that must be at least 1."""
 
@@ -63,6 +63,10 @@ class Options(HeldOutOptions):
     parser: str = option(
         "mbr", "trees that are judged: those with the most expected right spans, or the most "
         "probable ones", ("mbr", "viterbi"),
+    )  # fmt: skip
+    samples: int = option(
+        100, "trees drawn for each sentence to estimate NLL and parses where no exact algorithm "
+        "finds them, as with energies of shapes",
     )  # fmt: skip
     validation_sentences: int = option(
         500, "validation sentences that are measured, at most; the weights with the least NLL on "

@@ -48,6 +48,7 @@ class GrammarTask(HeldOutTask):
             first(corpus.validation, options.validation_sentences),
             test,
             options.parser,
+            options.samples,
             None if corpus.truth is None else truth_nll(corpus.truth, test.words),
         )
         self.settle_updates()
