@@ -112,7 +112,8 @@ def paper(
 
     It differs from theirs where an M-step has a mini-batch of its own: at most half of all are the
     grammar's, and the bound falls over so many M-steps. E-steps end after 100 updates, or a
-    twentieth of all, even if the loss stays above the bound. Rates fall in the end, and the
+    twentieth of all, even if the loss stays above the bound. Flows have the paper's rate of 3e-3
+    only if a part of the policy, `partition`, has them to itself. Rates fall in the end, and the
     grammar's optimiser is that of the other methods.
 
     Args:

@@ -50,7 +50,10 @@ grammar_methods.register(
 )
 grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
 grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
-grammar_methods.register("ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg")
+# Its first guess is nearly right, and larger steps would lead away from there.
+grammar_methods.register(
+    "ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg", policy_rate=1e-3
+)
 grammar_methods.register(
     "energy-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="energy", objective="vargrad"
 )
