@@ -29,6 +29,7 @@ from benchmarks.posterior.curves import measure_e_step, train_posterior
 from benchmarks.posterior.training import FAST_SHARE
 from benchmarks.run_folder import RunFolder
 from benchmarks.throughput.measure import Timing, Work, measure
+from benchmarks.tree_posterior.problem import scale_logits
 from gfn_envs.errors import UserError
 from lvms.grammars.sized_sampling import sample_of_lengths
 from lvms.grammars.table_grammar import TableGrammar
@@ -132,11 +133,9 @@ def problem(setting: Setting) -> tuple[TableGrammar, Tensor]:
         labels, 2 * labels, VOCABULARY, words, words, "top-down", setting.parent, seed=0
     )
     lengths = torch.full((TRAINING + HELD_OUT,), words)
+    scale_logits(model, LOGIT_SCALE)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for logits in model.parameters():
-            logits.mul_(LOGIT_SCALE)
-        model.mark_updated()
-        generator = torch.Generator().manual_seed(0)
         parts = [sample_of_lengths(model.rules(), some, words, generator)[0]
                  for some in lengths.split(HELD_OUT)]  # fmt: skip
     return model, torch.cat(parts)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gfn_envs.catalogue import Catalogue
+from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.sized_sampling import sample_of_lengths
 from lvms.grammars.table_grammar import TableGrammar
 
@@ -14,6 +15,13 @@ MIN_WORDS, MAX_WORDS = 3, 10
 
 TRAINING, HELD_OUT = 1000, 200
 """Sentences."""
+
+ENERGY_LABELS, ENERGY_WORDS, ENERGY_SENTENCES = 3, 5, 32
+"""Where shapes have energies: nonterminals and words of a sentence, so that all trees can be
+enumerated, and held-out sentences."""
+
+ENERGY_SCALE = 1.2
+"""The standard deviation of an energy's last weights; that of energies is 3 nats then."""
 
 tree_problems = Catalogue("tree posterior")
 """Every grammar by name; it is made from `tree`, the environment that trees are built in."""
@@ -24,6 +32,7 @@ tree_problems.register("ncfg", "benchmarks.tree_posterior.problem:make_problem",
 tree_problems.register(
     "ncfg-peaked", "benchmarks.tree_posterior.problem:make_problem", parent=True, scale=2.0
 )
+tree_problems.register("energy", "benchmarks.tree_posterior.problem:make_energy_problem")
 
 
 class EvenGrammar(TableGrammar):
@@ -49,12 +58,12 @@ class TreeProblem:
     """A grammar and sentences drawn from it.
 
     Attributes:
-        model: The grammar.
-        training: Sentences to train on, int64 `[TRAINING, N]`, as many of each length.
-        held_out: Sentences to measure on, int64 `[HELD_OUT, N]`, likewise.
+        model: The grammar, with energies beside it or not.
+        training: Sentences to train on, int64 `[B, N]`, as many of each length.
+        held_out: Sentences to measure on, int64 `[B, N]`, likewise.
     """
 
-    model: EvenGrammar
+    model: EvenGrammar | EnergyGrammar
     training: Tensor
     held_out: Tensor
 
@@ -71,13 +80,40 @@ def make_problem(tree: str = "top-down", parent: bool = False, scale: float = 1.
     model = EvenGrammar(
         NONTERMINALS, PRETERMINALS, VOCABULARY, MAX_WORDS, MIN_WORDS, tree, parent, seed=0
     )
-    with torch.no_grad():
-        for logits in model.parameters():
-            logits.mul_(scale)
-    model.mark_updated()
+    scale_logits(model, scale)
     lengths = torch.arange(MIN_WORDS, MAX_WORDS + 1)
     lengths = lengths.repeat((TRAINING + HELD_OUT) // len(lengths))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         x, _ = sample_of_lengths(model.rules(), lengths, MAX_WORDS, generator)
     return TreeProblem(model, x[:TRAINING], x[TRAINING:])
+
+
+def make_energy_problem(tree: str = "top-down", scale: float = 2.0) -> TreeProblem:
+    """Draws a grammar with energies of shapes beside it, and sentences all of one length.
+
+    Only enumeration is exact there.
+
+    Args:
+        tree: In which environment trees are built, `bottom-up` or `top-down`.
+        scale: The standard deviation of the grammar's logits.
+    """
+    grammar = EvenGrammar(
+        ENERGY_LABELS, 2 * ENERGY_LABELS, VOCABULARY, ENERGY_WORDS, ENERGY_WORDS, tree, seed=0
+    )
+    scale_logits(grammar, scale)
+    generator = torch.Generator().manual_seed(0)
+    model = EnergyGrammar(grammar, generator=generator)
+    with torch.no_grad():
+        model.energy.contribution.weight.normal_(0.0, ENERGY_SCALE, generator=generator)
+    model.mark_updated()
+    x, _ = model.sample(TRAINING + ENERGY_SENTENCES, generator)
+    return TreeProblem(model, x[:TRAINING], x[TRAINING:])
+
+
+@torch.no_grad()
+def scale_logits(model: TableGrammar, scale: float) -> None:
+    """Makes rules that are nearly alike differ more, or less."""
+    for logits in model.parameters():
+        logits.mul_(scale)
+    model.mark_updated()

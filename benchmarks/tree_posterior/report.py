@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 KL, REVERSED = "elbo_gap", "eubo_gap"
 
 LEGEND = (
-    "Nats a sentence on held-out sentences of 3 to 10 words, as many of each length, at fixed "
-    "parameters: KL(q‖p) of the policy q from the exact posterior p, before training, along the "
-    "way and in the end, KL(p‖q) and the effective sample size of 16 importance weights, as a "
-    "share. ± is the standard error over seeds; that over sentences stands beside it. The lowest "
-    "KL(q‖p) of each grammar is in bold type. CPU s and updates: of one training, without "
-    "measurements. Policies that merge trees have many build orders: theirs are divergences of "
-    "trajectories, no less than those of trees."
+    "Nats a held-out sentence at fixed parameters, as many sentences of each length: KL(q‖p) of "
+    "the policy q from the exact posterior p, before training, along the way and in the end, "
+    "KL(p‖q) and the effective sample size of 16 importance weights, as a share. ± is the standard "
+    "error over seeds; that over sentences stands beside it. The lowest KL(q‖p) of each grammar is "
+    "in bold type. CPU s and updates: of one training, without measurements. Policies that merge "
+    "trees have many build orders: theirs are divergences of trajectories, no less than those of "
+    "trees."
 )
 
 

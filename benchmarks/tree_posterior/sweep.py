@@ -110,6 +110,16 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "seeds": 3,
         "cpu_seconds": 30.0,
     },
+    # A prior over shapes, where only enumeration is exact.
+    "energy": {
+        "tasks": ("energy",),
+        "pairs": tuple(
+            f"{policy}{BETWEEN}{objective}"
+            for policy in ("chart", "neural")
+            for objective in ("vargrad", "tb", "sleep", "vargrad+sleep")
+        ),
+        "cpu_seconds": 20.0,
+    },
     # Every objective with every policy that it fits, hours.
     "whole": {
         "pairs": tuple(

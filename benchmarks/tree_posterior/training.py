@@ -108,5 +108,11 @@ def make_objective(name: str, policy: Policy, model: LatentVariableModel) -> Obj
     kind, what = NEEDED[name]
     if not isinstance(policy, kind):
         raise UserError(f"{name} needs {what}; {type(policy).__name__} has none.")
-    arguments = [getattr(model, OF_MODEL[name])] if name in OF_MODEL else []
+    arguments = []
+    if name in OF_MODEL:
+        if not hasattr(model, OF_MODEL[name]):
+            raise UserError(
+                f"{name} needs {OF_MODEL[name]}, which {type(model).__name__} does not have."
+            )
+        arguments.append(getattr(model, OF_MODEL[name]))
     return objectives.make(name, *arguments, residual_loss=Huber())
