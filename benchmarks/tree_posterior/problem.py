@@ -13,8 +13,11 @@ from lvms.grammars.table_grammar import TableGrammar
 NONTERMINALS, PRETERMINALS, VOCABULARY = 5, 10, 40
 MIN_WORDS, MAX_WORDS = 3, 10
 
-TRAINING, HELD_OUT = 1000, 200
-"""Sentences."""
+TRAINING, HELD_OUT = 8000, 200
+"""Sentences; of fewer a policy learns some by heart within a minute."""
+
+AT_A_TIME = 200
+"""So many sentences are drawn at a time, since their charts take memory."""
 
 ENERGY_LABELS, ENERGY_WORDS, ENERGY_SENTENCES = 3, 5, 32
 """Where shapes have energies: nonterminals and words of a sentence, so that all trees can be
@@ -85,7 +88,10 @@ def make_problem(tree: str = "top-down", parent: bool = False, scale: float = 1.
     lengths = lengths.repeat((TRAINING + HELD_OUT) // len(lengths))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        x, _ = sample_of_lengths(model.rules(), lengths, MAX_WORDS, generator)
+        rules = model.rules()
+        parts = [sample_of_lengths(rules, some, MAX_WORDS, generator)[0]
+                 for some in lengths.split(AT_A_TIME)]  # fmt: skip
+    x = torch.cat(parts)
     return TreeProblem(model, x[:TRAINING], x[TRAINING:])
 
 
@@ -107,8 +113,9 @@ def make_energy_problem(tree: str = "top-down", scale: float = 2.0) -> TreeProbl
     with torch.no_grad():
         model.energy.contribution.weight.normal_(0.0, ENERGY_SCALE, generator=generator)
     model.mark_updated()
-    x, _ = model.sample(TRAINING + ENERGY_SENTENCES, generator)
-    return TreeProblem(model, x[:TRAINING], x[TRAINING:])
+    parts = [model.sample(AT_A_TIME, generator)[0] for _ in range(TRAINING // AT_A_TIME + 1)]
+    x = torch.cat(parts)
+    return TreeProblem(model, x[:TRAINING], x[TRAINING : TRAINING + ENERGY_SENTENCES])
 
 
 @torch.no_grad()

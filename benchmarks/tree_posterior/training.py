@@ -27,7 +27,7 @@ BOTTOM_UP = ("forest",)
 SENTENCES, TREES = 32, 8
 """Of an update: sentences, and trees for each. Of dreams there are as many, one tree each."""
 
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 1e-2
 """Adam's, to begin with."""
 
 EPSILON = 0.05
@@ -51,13 +51,14 @@ OF_MODEL = {"span-db": "node_scores", "fl-subtb": "log_partial"}
 """What some objectives need of the model."""
 
 
-@functools.cache
 def make_problem(task: str, policy: str) -> TreeProblem:
-    """Makes a registered tree problem whose trees are built as a policy builds them.
+    """Gives a registered tree problem whose trees are built as a policy builds them."""
+    return _problem(task, "bottom-up" if policy in BOTTOM_UP else "top-down")
 
-    It is made once, and nobody changes it.
-    """
-    tree = "bottom-up" if policy in BOTTOM_UP else "top-down"
+
+@functools.cache
+def _problem(task: str, tree: str) -> TreeProblem:
+    """Makes a tree problem, once: nobody changes it."""
     problem: TreeProblem = tree_problems.make(task, tree=tree)
     return problem
 

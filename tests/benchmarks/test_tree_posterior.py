@@ -17,6 +17,7 @@ from benchmarks.tree_posterior.problem import tree_problems
 from benchmarks.tree_posterior.suite import TreePosteriorSuite
 from benchmarks.tree_posterior.sweep import Options
 from benchmarks.tree_posterior.training import make_e_step, make_objective, make_problem
+from gfn_envs.bottom_up_tree import BottomUpTree
 from gfn_envs.errors import UserError
 from lvms.grammars.table_grammar import TableGrammar
 from tests.benchmarks.runs import stop_after, without_time
@@ -55,21 +56,22 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("task", [name for name in tree_problems if name != "energy"])
 def test_sentences_and_dreams_have_all_lengths_alike(task):
-    problem = tree_problems.make(task)
-    for x, count in ((problem.training, 125), (problem.held_out, 25)):
+    problem = make_problem(task, "chart")
+    for x, count in ((problem.training, 1000), (problem.held_out, 25)):
         assert torch.bincount((x >= 0).sum(1)).tolist() == [0] * 3 + [count] * 8
     x, z = problem.model.sample(4000, torch.Generator().manual_seed(0))
     of_length = torch.bincount((x >= 0).sum(1), minlength=11)[3:]
     assert (of_length - 500).abs().max() < 5 * (500 * 7 / 8) ** 0.5
     assert problem.model.log_joint(x, z).isfinite().all()
-    again = tree_problems.make(task, tree="bottom-up")
+    again = make_problem(task, "forest")
     assert torch.equal(again.held_out, problem.held_out)
+    assert isinstance(again.model.env, BottomUpTree)
     assert again.model.rules().conditioned_on_parent == task.startswith("ncfg")
 
 
 @pytest.mark.parametrize("task", ["cfg-peaked", "ncfg-peaked"])
 def test_peaked_posteriors_are_broad_all_the_same(task):
-    problem = tree_problems.make(task)
+    problem = make_problem(task, "chart")
     with torch.no_grad():
         z = problem.model.sample_posterior(problem.held_out, 16, torch.Generator().manual_seed(0))
         x = problem.held_out.repeat_interleave(16, 0)
