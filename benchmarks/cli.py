@@ -169,6 +169,7 @@ def _list() -> int:
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Policies over parse trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "Explorations (algorithms.explorations.explorations)": explorations,
+        "Policies over trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
         "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
         "Built-in grammars (lvms.grammars.built_in.built_in_grammars)": built_in_grammars,

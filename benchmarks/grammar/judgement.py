@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from algorithms.minibatch_em import MinibatchEM
+from algorithms.policy import Policy
+from algorithms.rollout import rollout
 from lvms.data.sentences import Sentences
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.parse_scores import ParseScores, score_trees
@@ -14,6 +17,9 @@ PER_SENTENCE = "per-sentence.json"
 
 AT_ONCE = 64
 """So many sentences are parsed at once, for their charts must fit into memory."""
+
+KL_TREES = 8
+"""So many trees of each sentence a policy is measured by."""
 
 
 @torch.no_grad()
@@ -55,6 +61,38 @@ def log_prob_of_lengths(grammar: Grammar) -> Tensor:
         GrammarRules(rules.root, rules.binary, one_word), grammar.max_words, grammar.min_words
     )
     return same.log_marginal(x).double().logsumexp(0)
+
+
+@torch.no_grad()
+def posterior_kl(
+    learner: MinibatchEM, model: Grammar, policy: Policy, x: Tensor, nll: Tensor
+) -> Tensor:
+    """Estimates KL(q(z | x) || p(z | x)) of a policy q by trees that it draws.
+
+    Each tree's log q(z | x) - log p(z | x) is exact if there is one way to build it. Otherwise
+    log P_F(tau | x) - log P_B(tau | z) stands for log q, and the mean is an upper bound.
+
+    Args:
+        learner: Whose objective knows P_B.
+        model: Its grammar, or a copy.
+        policy: Its policy, or a copy of that for the copy.
+        x: int64 `[B, N]`.
+        nll: -log p(x), float `[B]`, nats.
+
+    Returns:
+        Means over `KL_TREES` trees, the same randomness every time, float64 `[B]`, nats.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for some in x.split(AT_ONCE):
+        rows = torch.arange(len(some)).repeat_interleave(KL_TREES)
+        batch = rollout(
+            model.env, policy, some, rows=rows, context=model.context(some), generator=generator
+        )
+        batch.log_reward = model.log_joint(some[rows], batch.z)
+        log_ratio = learner.objective.log_ratio(model.env, policy, batch)
+        found.append(log_ratio.double().view(-1, KL_TREES).mean(1))
+    return torch.cat(found) - nll
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from algorithms.minibatch_em import MinibatchEM
 from algorithms.minibatch_learner import MinibatchLearner
-from benchmarks.grammar.judgement import nll_of_sentences, score
+from algorithms.policy import Policy
+from benchmarks.grammar.judgement import nll_of_sentences, posterior_kl, score
 from benchmarks.held_out.learner import HeldOutLearner
 from benchmarks.posterior.metrics import summarise
 from lvms.data.sentences import Sentences
@@ -54,7 +56,9 @@ class GrammarLearner(HeldOutLearner):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The grammar; see `HeldOutLearner.parts`."""
+        """The grammar and, of GFlowNet-EM, the policy; see `HeldOutLearner.parts`."""
+        if isinstance(self.learner, MinibatchEM):
+            return {"model": self.model, "policy": self.learner.policy}
         return {"model": self.model}
 
     @torch.no_grad()
@@ -63,17 +67,22 @@ class GrammarLearner(HeldOutLearner):
 
         Returns:
             `nll`, nats a word, and `perplexity`, its exponential; `f1`, the mean F1 of a sentence,
-            percent, where there are gold trees: it is shown, but chooses nothing; and
-            `minibatches`, how many there have been.
+            percent, where there are gold trees, and of GFlowNet-EM `kl`, see `posterior_kl`, of
+            the first `KL_SENTENCES`: they are shown, but choose nothing; and `minibatches`, how
+            many there have been.
         """
         judges, model = self.judges, self.model
-        total = nll_of_sentences(model, judges.validation.words).sum()
-        nll = (total / judges.validation.lengths.sum()).item()
+        each = nll_of_sentences(model, judges.validation.words)
+        nll = (each.sum() / judges.validation.lengths.sum()).item()
         self.keep_if_best(nll)
         found = {"nll": nll, "perplexity": perplexity(nll)}
         scores = score(model, judges.validation, judges.parser)
         if scores is not None:
             found["f1"] = scores.sentence_f1
+        if isinstance(self.learner, MinibatchEM):
+            some = judges.validation.words[:KL_SENTENCES]
+            kl = posterior_kl(self.learner, model, self.learner.policy, some, each[:KL_SENTENCES])
+            found["kl"] = kl.mean().item()
         return {**found, "minibatches": self.learner.updates}
 
     def best(self) -> Grammar:
@@ -87,17 +96,22 @@ class GrammarLearner(HeldOutLearner):
 
         Returns:
             float `[T]` each: `nll`, nats a sentence; `words`, its length; `above_truth`, how far
-            the NLL is above the truth's, where that is known; and `f1`, percent, where there are
-            gold trees.
+            the NLL is above the truth's, where that is known; `f1`, percent, where there are gold
+            trees; and of GFlowNet-EM `kl`, nats a sentence, see `posterior_kl`.
         """
-        test = self.judges.test
-        nll = nll_of_sentences(self.best(), test.words)
+        test, best = self.judges.test, self.copy_of_best()
+        model, policy = best["model"], best.get("policy")
+        assert isinstance(model, Grammar)
+        nll = nll_of_sentences(model, test.words)
         found = {"nll": nll, "words": test.lengths.double()}
         if self.judges.truth_nll is not None:
             found["above_truth"] = nll - self.judges.truth_nll
-        self._scores = score(self.best(), test, self.judges.parser)
+        self._scores = score(model, test, self.judges.parser)
         if self._scores is not None:
             found["f1"] = self._scores.each
+        if isinstance(policy, Policy):
+            assert isinstance(self.learner, MinibatchEM)
+            found["kl"] = posterior_kl(self.learner, model, policy, test.words, nll)
         return found
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -119,6 +133,9 @@ class GrammarLearner(HeldOutLearner):
                 found[f"{RECALL}{label}"] = _together(one.recall, one.total)
         return found
 
+
+KL_SENTENCES = 100
+"""Of so many validation sentences policies are measured."""
 
 RECALL = "recall "
 """What the metric of a label's recall begins with."""

@@ -38,6 +38,17 @@ grammar_methods.register(
     "ncfg-table-marginalisation", f"{_HERE}:marginalisation", kind="ncfg-table", rate=0.1
 )
 
+_GFLOWNET = "benchmarks.grammar.gflownet_methods"
+grammar_methods.register("gflownet-em", f"{_GFLOWNET}:gflownet_em")
+grammar_methods.register("gflownet-em-sleep", f"{_GFLOWNET}:gflownet_em", sleep=0.5)
+grammar_methods.register("gflownet-em-vargrad", f"{_GFLOWNET}:gflownet_em", objective="vargrad")
+grammar_methods.register(
+    "gflownet-em-explored", f"{_GFLOWNET}:gflownet_em", exploration="back-and-forth"
+)
+grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
+grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
+grammar_methods.register("ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg")
+
 BETAS = (0.75, 0.999)
 """Adam's, as neural PCFGs are trained with (Kim, Dyer and Rush 2019)."""
 
@@ -113,12 +124,12 @@ def gibbs(
 
 
 def settings(problem: Problem, rate: float | None = None, **more: Any) -> dict[str, Any]:
-    """Gives what learners without a policy share: arguments of a `ModelLearner`.
+    """Gives what all learners share: arguments of a `ModelLearner` or a `MinibatchEM`.
 
     Args:
         problem: What is learned from.
-        rate: Adam's learning rate, until it falls; the problem's if None.
-        **more: Other arguments of a `ModelLearner`.
+        rate: Adam's learning rate of the grammar, until it falls; the problem's if None.
+        **more: Other arguments of the learner.
     """
     return {
         "model_rate": problem.slowed(rate or problem.rate),

@@ -39,15 +39,20 @@ class Problem(HeldOutProblem):
     tree: str
     start: int
 
-    def make_grammar(self, kind: str) -> Grammar:
-        """Makes a grammar at its start: a key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`."""
+    def make_grammar(self, kind: str, tree: str | None = None) -> Grammar:
+        """Makes a grammar at its start.
+
+        Args:
+            kind: A key of `NEURAL_GRAMMARS`, `table` or `ncfg-table`.
+            tree: In which environment trees are built; the problem's by default.
+        """
         sizes: dict[str, Any] = {
             "nonterminals": self.nonterminals,
             "preterminals": self.preterminals,
             "vocabulary": self.vocabulary,
             "max_words": self.max_words,
             "min_words": self.min_words,
-            "tree": self.tree,
+            "tree": tree or self.tree,
             "seed": self.start,
         }
         if kind in ("table", "ncfg-table"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HEADERS = (
     "method", "NLL a word", "above the best", "above the truth", "perplexity", "NLL a sentence",
-    "F1", "below the best F1", "corpus F1", "runs", "updates", "CPU s",
+    "F1", "below the best F1", "corpus F1", "posterior KL", "runs", "updates", "CPU s",
 )  # fmt: skip
 
 NLL_DIGITS, F1_DIGITS = 3, 1
@@ -56,7 +56,7 @@ def write(
         return write_table(folder, HEADERS, [], [], failures), [folder.path / "table.md"]
     references = reference_scores(task.judges, task.corpus.truth)
     headers, rows = make_rows(task, results, references)
-    notes = [legend(task)]
+    notes = [legend(task, results)]
     if references:
         recalls = tabulate(
             recall_rows(results, references), recall_headers(references), tablefmt="github",
@@ -109,6 +109,7 @@ def _row(by_nll: Standing[GrammarResult], by_f1: Standing[F1Result] | None) -> l
         f"{_mean(one, 'perplexity'):,.1f}",
         f"{one.mean('nll'):.2f}",
         *parses,
+        f"{one.mean('kl'):.2f}" if "kl" in one.details else NONE,
         show_runs(by_nll, NLL_DIGITS),
         f"{one.minibatches:,}",
         f"{_mean(one, 'cpu_seconds'):.1f}",
@@ -152,8 +153,8 @@ def _mean(one: GrammarResult, name: str) -> float:
     return float(one.means[name].mean())
 
 
-def legend(task: GrammarTask) -> str:
-    """Explains the table."""
+def legend(task: GrammarTask, results: Sequence[GrammarResult]) -> str:
+    """Explains the table of these methods."""
     judges, options = task.judges, task.options
     words = (
         f"Means over {counted(len(judges.test), 'test sentence')} of {options.min_words} to "
@@ -174,6 +175,12 @@ def legend(task: GrammarTask) -> str:
             f"F1: of sentences' spans, percent, by the trees with the {parser[options.parser]}, "
             "without words and whole sentences; ± its spread over seeds. Below the best F1: "
             "points, compared as the NLL is. Corpus F1: of all sentences' spans together. "
+        )
+    if any("kl" in one.details for one in results):
+        words += (
+            "Posterior KL: the divergence of what a policy draws, given a sentence, from the "
+            "posterior of its grammar, nats; of policies with several ways to build a tree an "
+            "upper bound. "
         )
     return words + (
         "Intervals are about sentences: another seed may end elsewhere (runs: how many, and the "

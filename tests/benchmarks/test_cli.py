@@ -106,6 +106,7 @@ ONE = ("exact-em",)
         (f"run {NAME} --scale wide", "--scale: invalid float value: 'wide'"),
         (f"run {NAME} --methods exact", "--methods: invalid choice: 'exact'"),
         (f"run {NAME} --preset papre", "There is no preset 'papre'. Did you mean paper?"),
+        ("run grammar --method gflownet-em", "--method gflownet-em. Did you mean --methods?"),
         (f"run {NAME} --out a --resume b", "--resume: not allowed with argument --out"),
         (
             "run posterior",
