@@ -167,7 +167,6 @@ def _list() -> int:
         "Models (lvms.models.models)": models,
         "Priors over grids of codes (lvms.code_prior.code_priors)": code_priors,
         "Objectives (algorithms.objectives.objectives)": objectives,
-        "Policies over parse trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "Explorations (algorithms.explorations.explorations)": explorations,
         "Policies over trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
