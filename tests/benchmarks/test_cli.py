@@ -113,7 +113,7 @@ ONE = ("exact-em",)
             "There is no task 'posterior'. Known: discrete-vae, grammar, hierarchical",
         ),
         (f"run {NAME} --workers 0", "--workers must be at least 1"),
-        ("bench posteriors", "There is no suite 'posteriors'. Did you mean posterior?"),
+        ("bench posteriors", "There is no suite 'posteriors'. Did you mean posterior"),
         ("bench throughputt", "There is no suite 'throughputt'. Did you mean throughput?"),
         ("bench posterior --tasks hmm-tyni", "There is no model 'hmm-tyni'. Did you mean hmm-tiny"),
         ("bench posterior --objectives vargard", "no objective 'vargard'. Did you mean vargrad"),
