@@ -15,7 +15,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from algorithms.importance_sampling import ImportanceEstimate, importance_sample
+from algorithms.importance_sampling import importance_sample
 from benchmarks.provenance import derive_seed
 from benchmarks.report.progress import Progress
 from benchmarks.report.restore import restore
@@ -26,23 +26,29 @@ from benchmarks.tree_posterior.suite import TreePosteriorSuite
 from benchmarks.tree_posterior.sweep import TreePosteriorCell
 from gfn_envs.errors import UserError
 from lvms.enumeration import exact_posterior
+from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.energy_marginal import estimate_log_partition
+from lvms.log_mean import LogMean
+
+STEPS = 50
+"""Of the Markov chains that trees are annealed by."""
 
 LEGEND = (
     "Of each sentence, means over all: how far log Z(x) by importance sampling is from the exact "
     "one, by its absolute value, and what it says its own standard error is; the effective sample "
     "size as a share. ± is the standard error over seeds. untrained is the policy at its start: "
-    "what it knows of the grammar alone."
+    "what it knows of the grammar alone. Gibbs steps: as many Markov chains as samples, each "
+    "annealed from a tree of the grammar's posterior."
 )
 
 
-def estimate(
-    cell: TreePosteriorCell, learner: TreePosteriorLearner, samples: int
-) -> ImportanceEstimate:
+def estimate(cell: TreePosteriorCell, learner: TreePosteriorLearner, samples: int) -> LogMean:
     """Estimates log Z of the held-out sentences with a learner's policy."""
     seed = derive_seed(cell.seed, cell.task, cell.policy, cell.objective, "log Z")
     generator = torch.Generator().manual_seed(seed)
     e_step = learner.e_step
-    return importance_sample(e_step.model, e_step.policy, learner.x, samples, generator)
+    found = importance_sample(e_step.model, e_step.policy, learner.x, samples, generator)
+    return LogMean(found.log_marginal, found.standard_error, found.effective_samples)
 
 
 def make_table(path: Path, samples: int) -> str:
@@ -60,10 +66,16 @@ def make_table(path: Path, samples: int) -> str:
     groups: dict[tuple[str, str, str], list[TreePosteriorCell]] = {}
     for cell in Progress.of(suite, folder).finished:
         groups.setdefault((cell.task, cell.policy, cell.objective), []).append(cell)
-    rows, untrained = [], set()
+    rows, annealed, untrained = [], set(), set()
     for (task, policy, objective), cells in tqdm(groups.items(), unit="pair", leave=False):
         start = suite.make_learner(cells[0])
-        exact = exact_posterior(start.e_step.model).log_marginal(start.x)
+        model = start.e_step.model
+        exact = exact_posterior(model).log_marginal(start.x).double()
+        if isinstance(model, EnergyGrammar) and task not in annealed:
+            annealed.add(task)
+            generator = torch.Generator().manual_seed(0)
+            long = estimate_log_partition(model, start.x, samples, STEPS, generator)
+            rows.append([task, "none", f"{STEPS} Gibbs steps", *_row([long], exact)])
         if (task, policy) not in untrained:
             untrained.add((task, policy))
             found = [estimate(cells[0], start, samples)]
@@ -81,10 +93,10 @@ def make_table(path: Path, samples: int) -> str:
     return f"{table}\n\n{LEGEND}"
 
 
-def _row(found: Sequence[ImportanceEstimate], exact: Tensor) -> list[str]:
+def _row(found: Sequence[LogMean], exact: Tensor) -> list[str]:
     """Averages over sentences, then over seeds."""
     return [
-        _with_error([(one.log_marginal - exact).abs().mean().item() for one in found]),
+        _with_error([(one.value - exact).abs().mean().item() for one in found]),
         _with_error([one.standard_error.mean().item() for one in found]),
         _with_error([one.effective_samples.mean().item() for one in found], 2),
     ]
