@@ -67,6 +67,14 @@ class FixedUpdates(Alternation):
         """Says whether the updates are made; see `Alternation.done`."""
         return updates >= self._current_updates
 
+    def state_dict(self) -> dict[str, float]:
+        """Returns how long this E-step lasts."""
+        return {"updates": self._current_updates}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Takes how long this E-step lasts."""
+        self._current_updates = int(state["updates"])
+
 
 class LossThreshold(Alternation):
     """Updates until a moving average of the loss falls below a bound that moves over training.
@@ -109,9 +117,11 @@ class LossThreshold(Alternation):
         return self.average < self._current_bound or updates >= self.max_updates
 
     def state_dict(self) -> dict[str, float]:
-        """Returns the moving average, if there is one yet."""
-        return {} if self.average is None else {"average": self.average}
+        """Returns this E-step's bound and the moving average, if there is one yet."""
+        average = {} if self.average is None else {"average": self.average}
+        return {"bound": self._current_bound, **average}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Takes the moving average."""
+        """Takes this E-step's bound and the moving average."""
+        self._current_bound = state["bound"]
         self.average = state.get("average")

@@ -10,6 +10,7 @@ from algorithms.backward_policy import default_backward_policy
 from algorithms.policy import Memory, Policy
 from algorithms.rollout import rollout
 from gfn_envs.errors import UserError
+from lvms.log_mean import LogMean, log_mean
 from lvms.model import LatentVariableModel
 
 FEW_SAMPLES = 50
@@ -49,17 +50,15 @@ class ImportanceEstimate:
     def of(cls, log_weight: Tensor, decoded: Tensor) -> "ImportanceEstimate":
         """Summarises log weights `[B, M]` and the number of distinct structures `[B]`."""
         num = log_weight.shape[1]
-        log_marginal = _log_mean(log_weight)
-        relative = (log_weight - log_marginal[:, None]).exp()  # of mean 1
-        variance = relative.var(1) if num > 1 else torch.zeros_like(log_marginal)
+        mean = LogMean.of(log_weight)
         size = min(FEW_SAMPLES, num)
         groups = log_weight[:, : num // size * size].unflatten(1, (-1, size))
         return cls(
-            log_marginal,
-            (variance / num).sqrt(),
-            _log_mean(groups).mean(1),
+            mean.value,
+            mean.standard_error,
+            log_mean(groups).mean(1),
             log_weight.mean(1),
-            1 / relative.square().mean(1),
+            mean.effective_samples,
             decoded / num,
         )
 
@@ -154,8 +153,3 @@ def log_joint_once(model: LatentVariableModel, x: Tensor, z: Tensor) -> tuple[Te
 def _shares(total: int, most: int) -> list[int]:
     """Splits a number into parts of at most `most`."""
     return [min(most, total - start) for start in range(0, total, most)]
-
-
-def _log_mean(log_value: Tensor) -> Tensor:
-    """Computes the log of the mean over the last dimension."""
-    return log_value.logsumexp(-1) - torch.tensor(float(log_value.shape[-1])).log()

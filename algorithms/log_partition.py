@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algorithms.mlp_policy import zero_linear
+from algorithms.policy import Policy
 from gfn_envs.errors import unknown_name
 
 
@@ -63,6 +64,12 @@ class GlobalPartition(LogPartition):
     def forward(self, x: Tensor) -> Tensor:
         """Gives the number for each x; see `LogPartition.forward`."""
         return self.level.expand(len(x))
+
+
+def partition_of(policy: Policy) -> nn.Module | None:
+    """Finds the part of a policy, `partition`, that learns log Z(x) or flows, if it has one."""
+    partition = getattr(policy, "partition", None)
+    return partition if isinstance(partition, nn.Module) else None
 
 
 PARTITIONS = ("per-image", "global")

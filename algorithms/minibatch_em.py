@@ -1,5 +1,6 @@
 """GFlowNet-EM on mini-batches: policy and model improved in one update, or in turns."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,9 +9,12 @@ from torch import Tensor
 from algorithms.alternation import Alternation
 from algorithms.amortised_learner import AmortisedLearner
 from algorithms.backward_policy import default_backward_policy
+from algorithms.batch_sampler import BatchSampler
 from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
-from algorithms.image_policy import ImagePolicy
+from algorithms.log_partition import LogPartition, partition_of
+from algorithms.markov_kernel import MarkovKernel
 from algorithms.objective import Objective
+from algorithms.policy import HasLogPartition, Policy
 from algorithms.reverse_kl import share_per_observation
 from algorithms.reweighted_wake import log_sum_per_observation
 from algorithms.rollout import GREEDY, rollout
@@ -21,7 +25,7 @@ from gfn_envs.errors import UserError, unknown_name
 from lvms.model import LatentVariableModel
 from lvms.reward import LVMReward
 
-M_STEPS = ("all", "reweighted", "sampled", "greedy")
+M_STEPS = ("all", "reweighted", "sampled", "greedy", "improved")
 """What an M-step learns from; see `MinibatchEM`."""
 
 
@@ -35,16 +39,18 @@ class MinibatchEM(AmortisedLearner):
 
     The M-step learns from `all` trajectories of an update alike; from all `reweighted` by
     p(x, z) P_B(tau | z) / P_F(tau | x), normalised for each x (reweighted wake-sleep's update of
-    the model: Bornschein, Bengio, ICLR 2015); from one fresh z `sampled` for each x; or from one
-    `greedy` z, the likeliest action at every step.
-    """
+    the model: Bornschein, Bengio, ICLR 2015); from fresh z `sampled` for each x, one or several;
+    from such z `improved` by steps of Markov chains that begin there; or from one `greedy` z, the
+    likeliest action at every step.
 
-    policy: ImagePolicy
+    What a policy learns log Z(x) or flows with, if that is a part of its own, `partition`, has its
+    own learning rate; a `LogPartition` is put at the mean estimate before the first update.
+    """
 
     def __init__(
         self,
         model: LatentVariableModel,
-        policy: ImagePolicy,
+        policy: Policy,
         objective: Objective,
         *,
         num_updates: int,
@@ -57,9 +63,15 @@ class MinibatchEM(AmortisedLearner):
         exploration: Exploration | None = None,
         sleep: SleepPhase | None = None,
         m_step: str = "all",
+        m_samples_per_x: int = 1,
+        kernel: MarkovKernel | None = None,
         alternation: Alternation | None = None,
         m_updates: int = 1,
         centre: bool = True,
+        betas: tuple[float, float] = (0.9, 0.999),
+        max_norm: float = math.inf,
+        policy_max_norm: float = math.inf,
+        sampler: BatchSampler | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Sets the training up; see `MinibatchLearner`.
@@ -73,15 +85,21 @@ class MinibatchEM(AmortisedLearner):
             batch_size: Observations a mini-batch.
             samples_per_x: Trajectories for each.
             policy_rate: Adam's learning rate of the policy.
-            partition_rate: That of log Z.
+            partition_rate: That of `partition`.
             model_rate: That of the model.
             exploration: Where trajectories come from, all of them for the x of the update;
                 on-policy by default.
             sleep: Maximum likelihood on dreams beside the objective; none by default.
             m_step: One of `M_STEPS`.
+            m_samples_per_x: Structures for each x of an M-step that are `sampled` or `improved`.
+            kernel: What improves them.
             alternation: How long the policy's turn lasts; joint updates by default.
             m_updates: How long the model's turn lasts, in turns.
             centre: Whether log Z begins at its mean estimate over the first mini-batch.
+            betas: Adam's of the model; see `ScheduledAdam`.
+            max_norm: Longer gradients of the model are scaled down to this norm.
+            policy_max_norm: Those of the policy to this one.
+            sampler: Chooses the mini-batches; with replacement by default.
             generator: Source of randomness.
 
         Raises:
@@ -89,7 +107,7 @@ class MinibatchEM(AmortisedLearner):
         """
         super().__init__(
             model, policy, num_updates=num_updates, rounds=rounds, batch_size=batch_size,
-            generator=generator,
+            sampler=sampler, generator=generator,
         )  # fmt: skip
         exploration = exploration or OnPolicy()
         require_fit(objective, exploration, samples_per_x)
@@ -97,20 +115,31 @@ class MinibatchEM(AmortisedLearner):
             raise UserError(f"A model's turn needs at least 1 update; got {m_updates}.")
         if m_step not in M_STEPS:
             raise unknown_name("M-step", m_step, M_STEPS)
+        if m_samples_per_x < 1:
+            raise UserError(f"m_samples_per_x must be at least 1; got {m_samples_per_x}.")
+        if (m_step == "improved") != (kernel is not None):
+            raise UserError("The M-step 'improved', and no other, needs a kernel.")
         self.reward = LVMReward(model)
         self.objective = objective
         self.exploration = exploration
         self.sleep = sleep
         self.samples_per_x = samples_per_x
         self.m_step = m_step
+        self.m_samples_per_x = m_samples_per_x
+        self.kernel = kernel
         self.alternation = alternation
         self.m_updates = m_updates
         self.centre = centre
-        partition = list(policy.partition.parameters())
+        own_partition = partition_of(policy)
+        partition = [] if own_partition is None else list(own_partition.parameters())
         of_partition = {id(parameter) for parameter in partition}
         others = [p for p in policy.parameters() if id(p) not in of_partition]
-        self.policy_optimizer = self.adam((others, policy_rate), (partition, partition_rate))
-        self.model_optimizer = self.adam((model.parameters(), model_rate))
+        self.policy_optimizer = self.adam(
+            (others, policy_rate), (partition, partition_rate), max_norm=policy_max_norm
+        )
+        self.model_optimizer = self.adam(
+            (model.parameters(), model_rate), betas=betas, max_norm=max_norm
+        )
         self._policy_updates, self._model_updates = 0, 0
         self._made = 0  # updates of this turn
         self._models_turn = False
@@ -155,7 +184,7 @@ class MinibatchEM(AmortisedLearner):
         self.policy_optimizer.zero_grad()
         self.model_optimizer.zero_grad()
         (loss + model_loss).backward()  # no parameter is reached by both
-        self.policy_optimizer.step()
+        self.policy_optimizer.step_clipped()
         self._step_model()
         return metrics
 
@@ -165,9 +194,7 @@ class MinibatchEM(AmortisedLearner):
         batch = self.exploration.sample(step)
         batch.ensure_log_reward(self.reward)
         loss, metrics = self._policy_loss(step, batch)
-        self.policy_optimizer.zero_grad()
-        loss.backward()
-        self.policy_optimizer.step()
+        self.policy_optimizer.descend(loss)
         return metrics
 
     def model_update(self, x: Tensor) -> dict[str, Tensor]:
@@ -180,7 +207,7 @@ class MinibatchEM(AmortisedLearner):
 
     def _step_model(self) -> None:
         """Moves the model along its gradient."""
-        self.model_optimizer.step()
+        self.model_optimizer.step_clipped()
         self.model.mark_updated()
         self._model_updates += 1
 
@@ -210,16 +237,21 @@ class MinibatchEM(AmortisedLearner):
         """
         with torch.no_grad():
             elbo = -self.objective.log_ratio(step.env, self.policy, batch).mean()
-            if self.centre and self._policy_updates == 0 and batch.memory is not None:
-                self.policy.partition.raise_by(
-                    elbo - self.policy.log_partition(batch.memory).mean()
-                )
+            if self._policy_updates == 0 and self.centre:
+                self._centre(batch, elbo)
         output = self.objective.loss(step.env, self.policy, batch)
         self.reward.evaluations += output.likelihood_evaluations
         dreams = None if self.sleep is None else self.sleep.loss(step)
         self._policy_updates += 1
         loss = output.loss if dreams is None else output.loss + dreams
         return loss, {"loss": output.loss.detach(), "elbo": elbo}
+
+    def _centre(self, batch: TrajectoryBatch, elbo: Tensor) -> None:
+        """Puts log Z at its mean estimate, the ELBO, if it is a `LogPartition`."""
+        policy, partition = self.policy, partition_of(self.policy)
+        if isinstance(partition, LogPartition) and batch.memory is not None:
+            assert isinstance(policy, HasLogPartition)
+            partition.raise_by(elbo - policy.log_partition(batch.memory).mean())
 
     def _weights(self, batch: TrajectoryBatch) -> Tensor:
         """Weighs the trajectories of a joint update for the model, float `[N]`, in all 1."""
@@ -233,8 +265,7 @@ class MinibatchEM(AmortisedLearner):
 
     def _model_loss(self, x: Tensor) -> Tensor:
         """Computes the mean of -log p(x, z) over fresh structures of each x."""
-        fresh = 1 if self.m_step in ("sampled", "greedy") else self.samples_per_x
-        rows = torch.arange(len(x), device=x.device).repeat_interleave(fresh)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(self._fresh_per_x)
         batch = rollout(
             self.model.env,
             self.policy,
@@ -244,11 +275,22 @@ class MinibatchEM(AmortisedLearner):
             generator=self.generator,
             temperature=GREEDY if self.m_step == "greedy" else 1.0,
         )
-        log_joint = self.model.log_joint(x.index_select(0, rows), batch.z)
+        pairs, z = x.index_select(0, rows), batch.z
+        if self.kernel is not None:
+            z, _, evaluations = self.kernel.move(self.model, pairs, z, self.generator)
+            self.reward.evaluations += evaluations
+        log_joint = self.model.log_joint(pairs, z)
         self.reward.evaluations += len(batch)
         if self.m_step == "reweighted":
             batch.log_reward = log_joint.detach()
-        return self.m_step_loss(log_joint, batch.z, self._weights(batch))
+        return self.m_step_loss(log_joint, z, self._weights(batch))
+
+    @property
+    def _fresh_per_x(self) -> int:
+        """How many fresh structures of each x an M-step draws."""
+        if self.m_step in ("all", "reweighted"):
+            return self.samples_per_x
+        return 1 if self.m_step == "greedy" else self.m_samples_per_x
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that later updates depend on; see `Learner.state_dict`."""

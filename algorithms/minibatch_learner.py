@@ -156,7 +156,7 @@ class ScheduledAdam(torch.optim.Adam):
     """Adam, fused, with a schedule of the learning rate for each group of parameters.
 
     Attributes:
-        max_norm: `descend` scales longer gradients, of all groups together, down to this norm.
+        max_norm: Longer gradients, of all groups together, are scaled down to this norm.
     """
 
     def __init__(
@@ -193,9 +193,13 @@ class ScheduledAdam(torch.optim.Adam):
             group["lr"] = rate.at(updates)
 
     def descend(self, loss: Tensor) -> None:
-        """Makes one step down the gradient of a loss, clipped if need be."""
+        """Makes one step down the gradient of a loss; see `step_clipped`."""
         self.zero_grad()
         loss.backward()
+        self.step_clipped()
+
+    def step_clipped(self) -> None:
+        """Makes one step down the gradients that there are, scaled down if they are too long."""
         if self.max_norm < math.inf:
             parameters = [p for group in self.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.max_norm)

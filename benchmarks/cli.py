@@ -82,6 +82,7 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem bench throughput --quick\n"
         "  gfnem bench posterior --workers 2\n"
         "  gfnem bench em --workers 2\n"
+        "  gfnem bench tree-posterior --preset quick\n"
         "  gfnem report runs/FOLDER",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -136,12 +137,14 @@ def _list() -> int:
     import gfn_envs
     from algorithms.explorations import explorations
     from algorithms.objectives import objectives
+    from algorithms.tree_policies import tree_policies
     from benchmarks.discrete_vae.methods import dvae_methods
     from benchmarks.em.methods import em_methods
     from benchmarks.grammar.methods import grammar_methods
     from benchmarks.posterior.controls import controls
     from benchmarks.posterior.metrics import metrics
     from benchmarks.task import tasks_of
+    from benchmarks.tree_posterior.problem import tree_problems
     from gfn_envs.registration import load_plugins
     from lvms.code_prior import code_priors
     from lvms.grammars.built_in import built_in_grammars
@@ -165,10 +168,12 @@ def _list() -> int:
         "Priors over grids of codes (lvms.code_prior.code_priors)": code_priors,
         "Objectives (algorithms.objectives.objectives)": objectives,
         "Explorations (algorithms.explorations.explorations)": explorations,
+        "Policies over trees (algorithms.tree_policies.tree_policies)": tree_policies,
         "EM methods (benchmarks.em.methods.em_methods)": em_methods,
         "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
         "Built-in grammars (lvms.grammars.built_in.built_in_grammars)": built_in_grammars,
         "Grammar methods (benchmarks.grammar.methods.grammar_methods)": grammar_methods,
+        "Posteriors of trees (benchmarks.tree_posterior.problem.tree_problems)": tree_problems,
         "Metrics (benchmarks.posterior.metrics.metrics)": metrics,
         "Controls without a policy (benchmarks.posterior.controls.controls)": controls,
     }

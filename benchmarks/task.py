@@ -249,6 +249,12 @@ register_task(
     command="bench",
 )
 register_task(
+    "tree-posterior",
+    "benchmarks.tree_posterior.suite:TreePosteriorSuite",
+    "Compare policies over parse trees and their objectives on exact posteriors of grammars",
+    command="bench",
+)
+register_task(
     "em",
     "benchmarks.em.suite:EMSuite",
     "Learn standard models from scratch by every EM method, from the same data and starts",

@@ -6,9 +6,6 @@ from algorithms.code_grid_policy import CodeGridPolicy, RasterPolicy
 from benchmarks.held_out.problem import HeldOutProblem
 from lvms.discrete_vae import DiscreteVAE
 
-FEWEST_TURNS = 20
-"""So many turns of policy and model, at the least, a short run is divided into."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(HeldOutProblem):
@@ -50,7 +47,3 @@ class Problem(HeldOutProblem):
             self.model.env, self.model.image_shape, self.channels, self.hidden,
             partition=partition, autoregressive=autoregressive,
         )  # fmt: skip
-
-    def turn(self, updates: int) -> int:
-        """Shortens a turn of policy or model where the run would have too few of them."""
-        return max(1, min(updates, self.num_updates // FEWEST_TURNS))

@@ -50,7 +50,7 @@ def make_document(task: GrammarTask, folder: RunFolder) -> Document:
             [
                 *notices(progress),
                 *_glance(results),
-                sortable_table(headers, rows, legend(task)),
+                sortable_table(headers, rows, legend(task, results)),
             ],
         ),
         Section(

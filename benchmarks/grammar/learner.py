@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from algorithms.minibatch_em import MinibatchEM
 from algorithms.minibatch_learner import MinibatchLearner
-from benchmarks.grammar.judgement import nll_of_sentences, score
+from algorithms.policy import Policy
+from benchmarks.grammar.inference import AnyGrammar, Inference, inference_of
+from benchmarks.grammar.judgement import posterior_kl, score
 from benchmarks.held_out.learner import HeldOutLearner
 from benchmarks.posterior.metrics import summarise
 from lvms.data.sentences import Sentences
@@ -23,6 +26,7 @@ class Judges:
         validation: Sentences that choose when a learner was best.
         test: Sentences that it is judged by in the end.
         parser: Which trees are compared with gold ones, `mbr` or `viterbi`.
+        samples: Trees drawn for each sentence where inference is not exact.
         truth_nll: The test sentences' NLL by the grammar that they were drawn from, see
             `judgement.truth_nll`, float64 `[T]`; None where it is not known.
     """
@@ -30,11 +34,12 @@ class Judges:
     validation: Sentences
     test: Sentences
     parser: str
+    samples: int
     truth_nll: Tensor | None
 
 
 class GrammarLearner(HeldOutLearner):
-    """Measures a grammar on sentences, exactly; see `HeldOutLearner`.
+    """Measures a grammar on sentences, exactly if its inference is exact; see `HeldOutLearner`.
 
     Attributes:
         judges: What it is judged by.
@@ -45,16 +50,24 @@ class GrammarLearner(HeldOutLearner):
         super().__init__(learner)
         self.judges = judges
         self._scores: ParseScores | None = None
+        self._error: float | None = None  # of the sum of estimated NLL
 
     @property
-    def model(self) -> Grammar:
+    def model(self) -> AnyGrammar:
         """The grammar as it is now."""
-        assert isinstance(self.learner.model, Grammar)
+        assert isinstance(self.learner.model, AnyGrammar)
         return self.learner.model
 
     @property
+    def grammar(self) -> Grammar:
+        """Its rules alone, without energies of shapes."""
+        return self.model if isinstance(self.model, Grammar) else self.model.grammar
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
-        """The grammar; see `HeldOutLearner.parts`."""
+        """The grammar and, of GFlowNet-EM, the policy; see `HeldOutLearner.parts`."""
+        if isinstance(self.learner, MinibatchEM):
+            return {"model": self.model, "policy": self.learner.policy}
         return {"model": self.model}
 
     @torch.no_grad()
@@ -63,41 +76,69 @@ class GrammarLearner(HeldOutLearner):
 
         Returns:
             `nll`, nats a word, and `perplexity`, its exponential; `f1`, the mean F1 of a sentence,
-            percent, where there are gold trees: it is shown, but chooses nothing; and
-            `minibatches`, how many there have been.
+            percent, where there are gold trees, and of GFlowNet-EM `kl`, see `posterior_kl`, of
+            the first `KL_SENTENCES`: they are shown, but choose nothing; and `minibatches`, how
+            many there have been.
         """
-        judges, model = self.judges, self.model
-        total = nll_of_sentences(model, judges.validation.words).sum()
-        nll = (total / judges.validation.lengths.sum()).item()
+        judges, inference = self.judges, inference_of(self.model, self.judges.samples)
+        marginal = inference.log_marginal(judges.validation.words)
+        nll = (-marginal.log_marginal.sum() / judges.validation.lengths.sum()).item()
         self.keep_if_best(nll)
         found = {"nll": nll, "perplexity": perplexity(nll)}
-        scores = score(model, judges.validation, judges.parser)
+        scores = score(inference, judges.validation, judges.parser)
         if scores is not None:
             found["f1"] = scores.sentence_f1
+        if isinstance(self.learner, MinibatchEM):
+            some = judges.validation.words[:KL_SENTENCES]
+            kl = posterior_kl(
+                self.learner, self.model, self.learner.policy, some,
+                marginal.log_partition[:KL_SENTENCES],
+            )  # fmt: skip
+            found["kl"] = kl.mean().item()
         return {**found, "minibatches": self.learner.updates}
 
-    def best(self) -> Grammar:
+    def best(self) -> AnyGrammar:
         """Copies the grammar as it was when it was best, or is if never measured."""
         model = self.copy_of_best()["model"]
-        assert isinstance(model, Grammar)
+        assert isinstance(model, AnyGrammar)
         return model
+
+    def inference(self) -> Inference:
+        """Gives that of the best weights."""
+        return inference_of(self.best(), self.judges.samples)
 
     def measure_best(self) -> dict[str, Tensor]:
         """Measures the best weights on each test sentence.
 
         Returns:
-            float `[T]` each: `nll`, nats a sentence; `words`, its length; `above_truth`, how far
-            the NLL is above the truth's, where that is known; and `f1`, percent, where there are
-            gold trees.
+            float `[T]` each: `nll`, nats a sentence; `words`, its length; where the NLL is an
+            estimate, `nll_error`, its standard error, and `effective_samples`, a share;
+            `above_truth`, how far the NLL is above the truth's, where that is known; `f1`,
+            percent, where there are gold trees; and of GFlowNet-EM `kl`, nats a sentence, see
+            `posterior_kl`.
         """
-        test = self.judges.test
-        nll = nll_of_sentences(self.best(), test.words)
+        test, best = self.judges.test, self.copy_of_best()
+        model, policy = best["model"], best.get("policy")
+        assert isinstance(model, AnyGrammar)
+        inference = inference_of(model, self.judges.samples)
+        marginal = inference.log_marginal(test.words)
+        nll = -marginal.log_marginal
         found = {"nll": nll, "words": test.lengths.double()}
+        self._error = None
+        if not inference.is_exact:
+            found["nll_error"] = marginal.standard_error
+            found["effective_samples"] = marginal.effective_samples
+            self._error = marginal.error_of_sum.item()
         if self.judges.truth_nll is not None:
             found["above_truth"] = nll - self.judges.truth_nll
-        self._scores = score(self.best(), test, self.judges.parser)
+        self._scores = score(inference, test, self.judges.parser)
         if self._scores is not None:
             found["f1"] = self._scores.each
+        if isinstance(policy, Policy):
+            assert isinstance(self.learner, MinibatchEM)
+            found["kl"] = posterior_kl(
+                self.learner, model, policy, test.words, marginal.log_partition
+            )
         return found
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -105,13 +146,17 @@ class GrammarLearner(HeldOutLearner):
 
         Returns:
             Each metric's `mean` over test sentences, `standard_error` and `n`; and numbers of all
-            sentences together: `nll_a_word`, nats, `perplexity`, and where there are gold trees
-            `corpus_f1` and the `recall` of each label, percent, of n constituents.
+            sentences together: `nll_a_word`, nats, with `sampling_error`, its standard error,
+            where it is an estimate, `perplexity`, and where there are gold trees `corpus_f1` and
+            the `recall` of each label, percent, of n constituents.
         """
         judged = self.judge()
         found = {name: summarise(values) for name, values in judged.items()}
         nll, num = (judged["nll"].sum() / judged["words"].sum()).item(), len(self.judges.test)
-        found["nll_a_word"] = _together(nll, int(judged["words"].sum()))
+        num_words = int(judged["words"].sum())
+        found["nll_a_word"] = _together(nll, num_words)
+        if self._error is not None:
+            found["sampling_error"] = _together(self._error / num_words, num_words)
         found["perplexity"] = _together(perplexity(nll), num)
         if self._scores is not None:
             found["corpus_f1"] = _together(self._scores.corpus_f1, num)
@@ -119,6 +164,9 @@ class GrammarLearner(HeldOutLearner):
                 found[f"{RECALL}{label}"] = _together(one.recall, one.total)
         return found
 
+
+KL_SENTENCES = 100
+"""Of so many validation sentences policies are measured."""
 
 RECALL = "recall "
 """What the metric of a label's recall begins with."""

@@ -27,6 +27,9 @@ grammar_methods.register("marginalisation", f"{_HERE}:marginalisation")
 grammar_methods.register("exact-sampling", f"{_HERE}:exact_sampling")
 grammar_methods.register("monte-carlo", f"{_HERE}:monte_carlo")
 grammar_methods.register("gibbs", f"{_HERE}:gibbs")
+grammar_methods.register("energy-monte-carlo", f"{_HERE}:monte_carlo", kind="energy")
+grammar_methods.register("energy-gibbs", f"{_HERE}:gibbs", kind="energy")
+grammar_methods.register("energy-likelihood-gibbs", f"{_HERE}:gibbs", kind="energy-likelihood")
 grammar_methods.register("ncfg-marginalisation", f"{_HERE}:marginalisation", kind="ncfg")
 grammar_methods.register("ncfg-exact-sampling", f"{_HERE}:exact_sampling", kind="ncfg")
 grammar_methods.register("ncfg-monte-carlo", f"{_HERE}:monte_carlo", kind="ncfg")
@@ -36,6 +39,23 @@ grammar_methods.register(
 )
 grammar_methods.register(
     "ncfg-table-marginalisation", f"{_HERE}:marginalisation", kind="ncfg-table", rate=0.1
+)
+
+_GFLOWNET = "benchmarks.grammar.gflownet_methods"
+grammar_methods.register("gflownet-em", f"{_GFLOWNET}:gflownet_em")
+grammar_methods.register("gflownet-em-sleep", f"{_GFLOWNET}:gflownet_em", sleep=0.5)
+grammar_methods.register("gflownet-em-vargrad", f"{_GFLOWNET}:gflownet_em", objective="vargrad")
+grammar_methods.register(
+    "gflownet-em-explored", f"{_GFLOWNET}:gflownet_em", exploration="back-and-forth"
+)
+grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
+grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
+# Its first guess is nearly right, and larger steps would lead away from there.
+grammar_methods.register(
+    "ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg", policy_rate=1e-3
+)
+grammar_methods.register(
+    "energy-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="energy", objective="vargrad"
 )
 
 BETAS = (0.75, 0.999)
@@ -113,12 +133,12 @@ def gibbs(
 
 
 def settings(problem: Problem, rate: float | None = None, **more: Any) -> dict[str, Any]:
-    """Gives what learners without a policy share: arguments of a `ModelLearner`.
+    """Gives what all learners share: arguments of a `ModelLearner` or a `MinibatchEM`.
 
     Args:
         problem: What is learned from.
-        rate: Adam's learning rate, until it falls; the problem's if None.
-        **more: Other arguments of a `ModelLearner`.
+        rate: Adam's learning rate of the grammar, until it falls; the problem's if None.
+        **more: Other arguments of the learner.
     """
     return {
         "model_rate": problem.slowed(rate or problem.rate),

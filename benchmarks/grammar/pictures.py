@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.em.lines import lines_of
 from benchmarks.grammar.corpus import Corpus, spans_of
+from benchmarks.grammar.inference import ExactInference, Inference
 from benchmarks.grammar.judgement import parse, truth_nll
-from benchmarks.grammar.learner import GrammarLearner
 from benchmarks.grammar.lines import LINES
 from benchmarks.grammar.references import trivial_scores
 from benchmarks.grammar.results import GrammarResult
@@ -77,11 +77,12 @@ def draw_parses(task: GrammarTask, folder: RunFolder, results: Sequence[GrammarR
     learned: dict[str, Sequence[Spans] | None] = {}
     for one in results:
         start = task.make_learner(one.cells[0])
-        name = f"{type(start.model).__name__}\nat its start"
+        # Energies of shapes are zero there.
+        name = f"{type(start.grammar).__name__}\nat its start"
         if name not in rows:
-            rows[name] = _parse(task, start, x)
+            rows[name] = _parse(task, ExactInference(start.grammar), x)
         learner = restore(task, folder, one.cells[0])
-        learned[one.method] = None if learner is None else _parse(task, learner, x)
+        learned[one.method] = None if learner is None else _parse(task, learner.inference(), x)
     texts = [[task.corpus.words[i] for i in row if i >= 0] for row in x.tolist()]
     return _draw_rows({**rows, **learned}, texts, gold)
 
@@ -99,9 +100,9 @@ def choose(corpus: Corpus, sentences: Sentences) -> Sentences:
     return sentences.select(torch.tensor(chosen))
 
 
-def _parse(task: GrammarTask, learner: GrammarLearner, x: Tensor) -> list[Spans]:
-    """Parses sentences with a learner's best weights."""
-    z = parse(learner.best(), x, task.judges.parser)
+def _parse(task: GrammarTask, inference: Inference, x: Tensor) -> list[Spans]:
+    """Parses sentences."""
+    z = parse(inference, x, task.judges.parser)
     return spans_of(z, [str(label) for label in range(task.options.nonterminals)])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from benchmarks.grammar.inference import ExactInference
 from benchmarks.grammar.judgement import score
 from benchmarks.grammar.learner import Judges
 from lvms.data.sentences import Sentences
@@ -38,7 +39,7 @@ def reference_scores(judges: Judges, truth: Grammar | None) -> Mapping[str, Pars
         return {}
     scores = trivial_scores(test)
     if truth is not None:
-        found = score(truth, test, judges.parser)
+        found = score(ExactInference(truth), test, judges.parser)
         assert found is not None
         scores[TRUTH] = found
     return scores

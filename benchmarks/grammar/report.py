@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from benchmarks.grammar.task import GrammarTask
 
 HEADERS = (
-    "method", "NLL a word", "above the best", "above the truth", "perplexity", "NLL a sentence",
-    "F1", "below the best F1", "corpus F1", "runs", "updates", "CPU s",
+    "method", "NLL a word", "sampling error", "above the best", "above the truth", "perplexity",
+    "NLL a sentence", "F1", "below the best F1", "corpus F1", "posterior KL", "runs", "updates",
+    "CPU s",
 )  # fmt: skip
 
 NLL_DIGITS, F1_DIGITS = 3, 1
@@ -56,7 +57,7 @@ def write(
         return write_table(folder, HEADERS, [], [], failures), [folder.path / "table.md"]
     references = reference_scores(task.judges, task.corpus.truth)
     headers, rows = make_rows(task, results, references)
-    notes = [legend(task)]
+    notes = [legend(task, results)]
     if references:
         recalls = tabulate(
             recall_rows(results, references), recall_headers(references), tablefmt="github",
@@ -104,11 +105,13 @@ def _row(by_nll: Standing[GrammarResult], by_f1: Standing[F1Result] | None) -> l
     return [
         one.method,
         show_score(by_nll, NLL_DIGITS),
+        _sampling_error(one),
         show_behind(by_nll, NLL_DIGITS),
         _above_truth(one) if "above_truth" in one.details else NONE,
         f"{_mean(one, 'perplexity'):,.1f}",
         f"{one.mean('nll'):.2f}",
         *parses,
+        f"{one.mean('kl'):.2f}" if "kl" in one.details else NONE,
         show_runs(by_nll, NLL_DIGITS),
         f"{one.minibatches:,}",
         f"{_mean(one, 'cpu_seconds'):.1f}",
@@ -140,6 +143,14 @@ def _f1(standing: Standing[F1Result]) -> str:
     return f"{mark}{runs.mean():.{F1_DIGITS}f}{mark}{spread}"
 
 
+def _sampling_error(one: GrammarResult) -> str:
+    """Shows the standard error of a run's NLL a word, and the ESS, where this is an estimate."""
+    if "sampling_error" not in one.means:
+        return NONE
+    share = 100 * one.mean("effective_samples")
+    return f"{_mean(one, 'sampling_error'):.1g}, ESS {share:.0f} %"
+
+
 def _above_truth(one: GrammarResult) -> str:
     """Shows how far a method's NLL a word is above the truth's."""
     above = one.by_word("above_truth").mean(0)
@@ -152,16 +163,18 @@ def _mean(one: GrammarResult, name: str) -> float:
     return float(one.means[name].mean())
 
 
-def legend(task: GrammarTask) -> str:
-    """Explains the table."""
+def legend(task: GrammarTask, results: Sequence[GrammarResult]) -> str:
+    """Explains the table of these methods."""
     judges, options = task.judges, task.options
     words = (
         f"Means over {counted(len(judges.test), 'test sentence')} of {options.min_words} to "
         f"{options.max_words} words; every method's best weights by validation NLL. NLL a word: "
-        "exact, nats, the sum over sentences by that over their words, with its 95 % bootstrap "
-        "interval. Above the best: the difference to the method with the least, paired by "
-        "sentence, and its interval; ≈ where a paired t-test with Holm's correction does not tell "
-        "them apart. "
+        "nats, the sum over sentences by that over their words, with its 95 % bootstrap interval; "
+        "exact unless there is a sampling error, the standard error of an estimate from "
+        f"{counted(options.samples, 'tree')} a sentence (ESS: the share of them that counts), of "
+        "which intervals know but a part. Above the best: the difference to the method with the "
+        "least, paired by sentence, and its interval; ≈ where a paired t-test with Holm's "
+        "correction does not tell them apart. "
     )
     if judges.truth_nll is not None:
         words += (
@@ -174,6 +187,12 @@ def legend(task: GrammarTask) -> str:
             f"F1: of sentences' spans, percent, by the trees with the {parser[options.parser]}, "
             "without words and whole sentences; ± its spread over seeds. Below the best F1: "
             "points, compared as the NLL is. Corpus F1: of all sentences' spans together. "
+        )
+    if any("kl" in one.details for one in results):
+        words += (
+            "Posterior KL: the divergence of what a policy draws, given a sentence, from the "
+            "posterior of its grammar, nats; of policies with several ways to build a tree an "
+            "upper bound. "
         )
     return words + (
         "Intervals are about sentences: another seed may end elsewhere (runs: how many, and the "

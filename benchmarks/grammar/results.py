@@ -11,7 +11,7 @@ class GrammarResult(MethodResult):
 
     details_file = PER_SENTENCE
     of_curves = ("nll",)
-    of_curves_if_any = ("f1",)
+    of_curves_if_any = ("f1", "kl")
 
     @property
     def scores(self) -> np.ndarray:

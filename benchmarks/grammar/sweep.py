@@ -14,7 +14,7 @@ from lvms.grammars.grammar import TREES
 
 POSITIVE = (
     "sentences", "vocabulary", "min_count", "nonterminals", "preterminals", "dim",
-    "validation_sentences",
+    "samples", "validation_sentences",
 )  # fmt: skip
 """Options that must be at least 1."""
 
@@ -55,11 +55,18 @@ class Options(HeldOutOptions):
     preterminals: int = option(24, "their preterminals, P")
     dim: int = option(64, "numbers that an embedded symbol has")
     rate: float = option(5e-3, "Adam's learning rate, until it falls over the last updates")
-    tree: str = option("bottom-up", "environment in which trees are built", tuple(TREES))
+    tree: str = option(
+        "bottom-up", "environment in which trees are built, where the method's policy does not say",
+        tuple(TREES),
+    )  # fmt: skip
 
     parser: str = option(
         "mbr", "trees that are judged: those with the most expected right spans, or the most "
         "probable ones", ("mbr", "viterbi"),
+    )  # fmt: skip
+    samples: int = option(
+        100, "trees drawn for each sentence to estimate NLL and parses where no exact algorithm "
+        "finds them, as with energies of shapes",
     )  # fmt: skip
     validation_sentences: int = option(
         500, "validation sentences that are measured, at most; the weights with the least NLL on "
@@ -100,6 +107,21 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "updates": (10_000,),
         "rounds": 200,
         "every": 10,
+    },
+    # Ours on sentences whose grammar is known and not context-free.
+    "gflownet": {
+        "methods": (
+            "marginalisation",
+            "exact-sampling",
+            "monte-carlo",
+            "gflownet-em",
+            "ncfg-marginalisation",
+            "ncfg-gflownet-em",
+        ),
+        "data": "roles",
+        "cpu_minutes": 3.0,
+        "seeds": 3,
+        "rounds": 100,
     },
     # The paper's sizes on short sentences of any treebank, given by --data.
     "treebank-10": {

@@ -34,7 +34,7 @@ class GrammarTask(HeldOutTask):
     options_type = Options
     presets = sweep.presets
     details = PER_SENTENCE
-    shown_metrics = ("loss", "nll", "f1")
+    shown_metrics = ("loss", "nll", "f1", "kl")
     options: Options
 
     def __init__(self, options: Options) -> None:
@@ -48,6 +48,7 @@ class GrammarTask(HeldOutTask):
             first(corpus.validation, options.validation_sentences),
             test,
             options.parser,
+            options.samples,
             None if corpus.truth is None else truth_nll(corpus.truth, test.words),
         )
         self.settle_updates()
@@ -71,13 +72,13 @@ class GrammarTask(HeldOutTask):
 
     def make_own_learner(self, cell: MethodCell, num_updates: int, rounds: int) -> MinibatchLearner:
         """Makes the method's own learner; see `HeldOutTask.make_own_learner`."""
-        options = self.options
+        options, seed = self.options, derive_seed(cell.seed, cell.method)
         problem = Problem(
             x=self.corpus.train.words,
             num_updates=num_updates,
             rounds=rounds,
             batch_size=options.batch_size,
-            generator=torch.Generator().manual_seed(derive_seed(cell.seed, cell.method)),
+            generator=torch.Generator().manual_seed(seed),
             vocabulary=len(self.corpus.words),
             max_words=options.max_words,
             min_words=options.min_words,
@@ -88,7 +89,9 @@ class GrammarTask(HeldOutTask):
             tree=options.tree,
             start=derive_seed(cell.seed, "start"),
         )
-        return grammar_methods.make(cell.method, problem)
+        with torch.random.fork_rng(devices=[]):  # policies draw their weights from the global one
+            torch.manual_seed(seed)
+            return grammar_methods.make(cell.method, problem)
 
     def report(
         self, folder: RunFolder, failures: Mapping[MethodCell, str]

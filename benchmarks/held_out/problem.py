@@ -11,6 +11,9 @@ from algorithms.schedule import Schedule, falling
 SLOWED_SHARE = 0.4
 """Over the last so much of the updates learning rates fall."""
 
+FEWEST_TURNS = 20
+"""So many turns of policy and model, at the least, a short run is divided into."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutProblem:
@@ -44,3 +47,7 @@ class HeldOutProblem:
         """Keeps a learning rate for most of the updates and lets it fall over the last ones."""
         last = max(1, int(SLOWED_SHARE * self.num_updates))
         return falling(rate, self.num_updates - last, self.num_updates)
+
+    def turn(self, updates: int) -> int:
+        """Shortens a turn of policy or model where the run would have too few of them."""
+        return max(1, min(updates, self.num_updates // FEWEST_TURNS))

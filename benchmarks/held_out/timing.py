@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.learner import Learner
 
 WARM_UP = 8
 """The updates of a first run, in which torch allocates and chooses its kernels."""
@@ -17,7 +17,7 @@ FEWEST, MOST = 16, 400
 """So many updates it has."""
 
 
-def updates_within(cpu_seconds: float, make: Callable[[int], MinibatchLearner], x: Tensor) -> int:
+def updates_within(cpu_seconds: float, make: Callable[[int], Learner], x: Tensor) -> int:
     """Measures a method in miniature: a whole run of few updates.
 
     A whole one, since updates may differ: turns of policy and model, phases, dreams.
@@ -35,7 +35,7 @@ def updates_within(cpu_seconds: float, make: Callable[[int], MinibatchLearner], 
     return max(1, int(cpu_seconds * count / _seconds(make(count), x)))
 
 
-def _seconds(learner: MinibatchLearner, x: Tensor) -> float:
+def _seconds(learner: Learner, x: Tensor) -> float:
     """Carries out a learner's one round and returns the CPU-seconds that it took."""
     start = time.process_time()
     learner.update(x)

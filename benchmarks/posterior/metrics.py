@@ -23,6 +23,8 @@ metrics.register("forward_kl", "benchmarks.posterior.metrics:forward_kl")
 metrics.register("reverse_kl", "benchmarks.posterior.metrics:reverse_kl")
 metrics.register("elbo", "benchmarks.posterior.metrics:elbo")
 metrics.register("eubo", "benchmarks.posterior.metrics:eubo")
+metrics.register("elbo_gap", "benchmarks.posterior.metrics:elbo_gap")
+metrics.register("eubo_gap", "benchmarks.posterior.metrics:eubo_gap")
 metrics.register("iwae", "benchmarks.posterior.metrics:iwae")
 metrics.register("ess", "benchmarks.posterior.metrics:ess")
 metrics.register("log_z_error", "benchmarks.posterior.metrics:log_z_error")
@@ -125,6 +127,22 @@ def eubo(evaluation: Evaluation) -> Tensor:
     exact posterior samples with trajectories from P_B.
     """
     return evaluation.exact_log_weights.mean(-1)
+
+
+def elbo_gap(evaluation: Evaluation) -> Tensor:
+    """How far the `elbo` is below log p(x), nats: KL(q || p) where there is one build order.
+
+    An estimate from `k` samples, for structures too many to be summed over.
+    """
+    return evaluation.log_marginal - elbo(evaluation)
+
+
+def eubo_gap(evaluation: Evaluation) -> Tensor:
+    """How far the `eubo` is above log p(x), nats: KL(p || q) where there is one build order.
+
+    An estimate from `k` exact samples, for structures too many to be summed over.
+    """
+    return eubo(evaluation) - evaluation.log_marginal
 
 
 def iwae(evaluation: Evaluation) -> Tensor:

@@ -15,6 +15,7 @@ from algorithms.policies import policies
 from algorithms.policy import Policy
 from benchmarks.provenance import derive_seed
 from gfn_envs.errors import UserError
+from lvms.grammars.grammar import Grammar
 from lvms.model import LatentVariableModel, PartialJoint
 from lvms.models import models, observations
 
@@ -88,12 +89,25 @@ def make_policy(
         return policies.make(name, model.env, x_size=x[0].numel(), **settings)
 
 
-def make_objective(name: str, model: LatentVariableModel) -> Objective:
-    """Makes an objective with what it needs of the model."""
+def make_objective(name: str, model: LatentVariableModel, **settings: Any) -> Objective:
+    """Makes an objective with what it needs of the model.
+
+    Args:
+        name: A registered objective.
+        model: The model.
+        **settings: Further arguments of the objective.
+
+    Raises:
+        UserError: If the model does not have what it needs.
+    """
     if name.startswith("fl-"):
         if not isinstance(model, PartialJoint):
             raise UserError(f"{type(model).__name__} has no log_partial, which {name} needs.")
-        return objectives.make(name, model.log_partial)
+        return objectives.make(name, model.log_partial, **settings)
+    if name == "span-db":
+        if not isinstance(model, Grammar):
+            raise UserError(f"{type(model).__name__} has no node_scores, which {name} needs.")
+        return objectives.make(name, model.node_scores, **settings)
     if name.startswith("rtb"):
-        return objectives.make(name, UniformPolicy(model.env))
-    return objectives.make(name)
+        return objectives.make(name, UniformPolicy(model.env), **settings)
+    return objectives.make(name, **settings)

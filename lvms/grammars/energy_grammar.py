@@ -1,17 +1,20 @@
 """A grammar whose trees are judged by their shape as well."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gfn_envs.errors import UserError, unknown_name
+from lvms.grammars import inside, parent_inside
 from lvms.grammars.grammar import Grammar
-from lvms.grammars.rules import PAD, GrammarRules
+from lvms.grammars.rules import same_words
 from lvms.grammars.shape_chains import ShapeChains
 from lvms.grammars.tree_energy import TreeEnergy
 from lvms.grammars.tree_gibbs import TreeGibbs
 from lvms.grammars.tree_moves import num_nodes
+from lvms.grammars.tree_score import tree_log_prob
 from lvms.model import LatentVariableModel
 
 CANDIDATES = 16
@@ -37,20 +40,24 @@ class EnergyGrammar(LatentVariableModel):
       the grammar's own rules say of shapes is then counted twice: at T = 1 each step strengthens
       the last one.
     * `model`: p(z | n), the grammar's rules beside exp(-E / T) with the words summed out, by Gibbs
-      moves. It is the gradient of log p(x | n), and E becomes what the rules do not say.
+      moves. E becomes what the rules do not say. The rules' share in the normaliser is learned by
+      the same chains, so that an M-step follows the gradient of log p(x), lengths distributed as
+      the grammar's.
+
+    T may change as the model learns: it is then a function of `version`, the number of updates so
+    far, which `state_dict` keeps.
 
     Attributes:
         grammar: Knows everything but the shapes.
         energy: E.
         chains: The trees of the contrast.
-        temperature: T.
         contrast: `shapes` or `model`.
     """
 
     def __init__(
         self,
         grammar: Grammar,
-        temperature: float = 1.0,
+        temperature: float | Callable[[int], float] = 1.0,
         size: int = 32,
         chains: int = 16,
         moves: int = 10,
@@ -61,7 +68,8 @@ class EnergyGrammar(LatentVariableModel):
 
         Args:
             grammar: The grammar; it is learned too.
-            temperature: T, positive.
+            temperature: T, positive; or a function from the number of the model's updates to T,
+                such as `Exponential(1.0, 1000.0, 10_000).at`.
             size: The length of the energy's vectors.
             chains: How many trees of each length are kept for contrast.
             moves: How many moves each makes for one estimate.
@@ -72,10 +80,11 @@ class EnergyGrammar(LatentVariableModel):
             UserError: If T is not positive, another number is below 1, or the contrast unknown.
         """
         super().__init__()
-        if not 0 < temperature < math.inf or min(size, chains, moves) < 1:
+        self._temperature = temperature
+        if not 0 < self.temperature < math.inf or min(size, chains, moves) < 1:
             raise UserError(
                 "An EnergyGrammar needs a positive temperature and at least 1 for size, chains "
-                f"and moves; got {temperature}, {size}, {chains} and {moves}."
+                f"and moves; got {self.temperature}, {size}, {chains} and {moves}."
             )
         if contrast not in CONTRASTS:
             raise unknown_name("contrast", contrast, CONTRASTS)
@@ -83,9 +92,20 @@ class EnergyGrammar(LatentVariableModel):
         self.grammar = grammar
         self.energy = TreeEnergy(size)
         self.chains = ShapeChains(grammar.max_words, chains, moves, generator)
-        self.temperature = temperature
         self.contrast = contrast
         self.energy.start(generator)
+
+    @property
+    def temperature(self) -> float:
+        """T at present."""
+        if callable(self._temperature):
+            return self._temperature(self.version)
+        return self._temperature
+
+    def mark_updated(self) -> None:
+        """Says that the parameters changed, to the grammar too: it keeps its rules until then."""
+        super().mark_updated()
+        self.grammar.mark_updated()
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Computes log p_grammar(x, z) - E(z) / T, not normalised; see `LatentVariableModel`.
@@ -148,16 +168,35 @@ class EnergyGrammar(LatentVariableModel):
         if self.contrast == "shapes":
             return self.chains.contrast(self.energy, z, weight, generator)
         contrast = self.chains.contrast(self.energy, z, weight, generator, self._walk)
-        return contrast / self.temperature
+        return contrast / self.temperature + self._rules_of_chains(z, weight)
+
+    def _rules_of_chains(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Gives log(Z_n / p_grammar(n)) the gradient that it has in the rules.
+
+        Z_n, the sum of p_grammar(x, z) exp(-E(z) / T) over all x of n words and z, is what
+        `log_joint` leaves out; its gradient is that of the chains' mean log p_grammar(z).
+
+        Args:
+            z: Trees of the lengths n, int64 `[B, 3 (N - 1)]`.
+            weight: Of each of them, float `[B]`, in all 1.
+
+        Returns:
+            A scalar.
+        """
+        present, mass = self.chains.lengths(z, weight)
+        chains = self.chains.z[present]
+        rules = self.grammar.rules().without_words()
+        x = same_words(present + 2, self.grammar.max_words)
+        log_prob = tree_log_prob(
+            rules, x.repeat_interleave(chains.shape[1], 0), chains.flatten(0, 1)
+        ).view(chains.shape[:2])
+        exact = parent_inside if rules.conditioned_on_parent else inside
+        return mass @ (log_prob.mean(1) - exact.log_marginal(rules, x))
 
     def _walk(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves trees under p(z | n), int64 `[M, 3 (N - 1)]`."""
-        rules = self.grammar.rules()
-        # Summed over all words a preterminal's emissions are 1: as if there were but one word.
-        any_word = torch.zeros_like(rules.emission[:, :1])
-        position = torch.arange(self.grammar.max_words, device=z.device)
-        x = torch.where(position <= num_nodes(z)[:, None], 0, PAD)
-        gibbs = TreeGibbs(GrammarRules(rules.root, rules.binary, any_word), x)
+        x = same_words(num_nodes(z) + 1, self.grammar.max_words)
+        gibbs = TreeGibbs(self.grammar.rules().without_words(), x)
         for _ in range(self.chains.moves):
             z = gibbs.move(z, generator, self.shape_score)
         return z

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gfn_envs.errors import UserError
@@ -70,6 +71,20 @@ class GrammarRules:
     def conditioned_on_parent(self) -> bool:
         """Whether an expansion depends on the label of the parent."""
         return self.binary.dim() == 4
+
+    def without_words(self) -> "GrammarRules":
+        """Gives the same rules with all words the same word.
+
+        Its sentence of n words stands for all sentences of n words: its p(x) is how probable the
+        length is, and its p(z | x) is p(z | n).
+        """
+        return GrammarRules(self.root, self.binary, torch.zeros_like(self.emission[:, :1]))
+
+
+def same_words(lengths: Tensor, max_words: int) -> Tensor:
+    """Makes a sentence of one and the same word for each length, int64 `[B, N]`."""
+    position = torch.arange(max_words, device=lengths.device)
+    return torch.where(position < lengths[:, None], 0, PAD)
 
 
 def sentence_lengths(x: Tensor, vocabulary: int) -> Tensor:

@@ -75,16 +75,24 @@ class ShapeChains(nn.Module):
             sum_b weight[b] (E(z[b]) - mean of E over the chains of as many words): a scalar, whose
             gradient estimates that of the mean of -log p(z | n).
         """
-        which = num_nodes(z) - 1
-        mass = weight.new_zeros(len(self.z)).index_add(0, which, weight)
-        present = mass.nonzero().squeeze(1)
+        present, mass = self.lengths(z, weight)
         walk = walk or rotations_under(energy, self.moves)
         with torch.no_grad():
             chains = walk(self.z[present].flatten(0, 1), generator)
         self.z[present] = chains.view(len(present), *self.z.shape[1:])
-        share = (mass[present] / self.z.shape[1]).repeat_interleave(self.z.shape[1])
+        share = (mass / self.z.shape[1]).repeat_interleave(self.z.shape[1])
         signed = torch.cat([weight, -share])
         return signed @ energy(torch.cat([z, chains]))
+
+    def lengths(self, z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighs the numbers of words that trees `[B, 3 (N - 1)]` of `weight` `[B]` have.
+
+        Returns:
+            Their places in the chains, int64 `[L]`, 0 for two words; and weights, float `[L]`.
+        """
+        mass = weight.new_zeros(len(self.z)).index_add(0, num_nodes(z) - 1, weight)
+        present = mass.nonzero().squeeze(1)
+        return present, mass[present]
 
 
 def rotations_under(energy: Callable[[Tensor], Tensor], moves: int) -> Walk:

@@ -91,3 +91,13 @@ class TableGrammar(Grammar):
             binary.view_as(self.binary_logits),
             self.emission_logits.log_softmax(-1),
         )
+
+
+def without_words(grammar: Grammar) -> TableGrammar:
+    """Makes the grammar of the same trees in which all words are the same word.
+
+    See `GrammarRules.without_words`.
+    """
+    with torch.no_grad():
+        rules = grammar.rules().without_words()
+    return TableGrammar.from_rules(rules, grammar.max_words, grammar.min_words)

@@ -66,7 +66,7 @@ class TreeEnergy(nn.Module):
         place = torch.full((word + 1,), -1, device=z.device)
         place[word] = 0
         vectors = self.word[None]
-        order = []
+        order = [place[:0]]  # no tree may be there
         while len(ready := (waiting & (place[left] >= 0) & (place[right] >= 0)).nonzero()):
             ready = ready.squeeze(1)
             both = vectors[torch.stack([place[left[ready]], place[right[ready]]], -1)]

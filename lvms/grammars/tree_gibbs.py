@@ -38,18 +38,21 @@ class TreeGibbs:
         words, word = x.clamp_min(0).unique(return_inverse=True)
         emission = emission[:, words]
         # At gap g only word g can be a left child, and only word g + 1 a right one.
-        first, second = word[:, :-1], word[:, 1:]
-        pair = _log_matmul(binary[..., num:, num:], emission)[..., second.flatten()]
+        # Chains of one sentence, and others, have many pairs of words in common.
+        second = word[:, 1:]
+        pairs, pair = (word[:, :-1] * len(words) + second).unique(return_inverse=True)
+        left_word, right_word = pairs // len(words), pairs % len(words)
+        both = _log_matmul(binary[..., num:, num:], emission)[..., right_word]
         tables = (
             binary[None, ..., :num, :num],
             _log_matmul(binary[..., :num, num:], emission).movedim(-1, 0),
             _log_matmul(binary[..., num:, :num].mT, emission).movedim(-1, 0),
-            (pair + emission[:, first.flatten()]).logsumexp(-2).movedim(-1, 0),
+            (both + emission[:, left_word]).logsumexp(-2).movedim(-1, 0),
         )
         # All in one table. A rule's place in it: where those of its kind begin, a block (the only
-        # one, its word's, or its gap's where both children are words), and a stride for each label.
-        gap = torch.arange(first.numel(), device=x.device).view_as(first)
-        self._block = torch.stack([torch.zeros_like(gap), second, first, gap])
+        # one, its word's, or its pair's where both children are words), and a stride for each
+        # label.
+        self._block = torch.stack([torch.zeros_like(pair), second, word[:, :-1], pair])
         self._table = torch.cat([table.flatten() for table in tables]).clamp_min(IMPOSSIBLE)
         size = [table.numel() for table in tables]
         block_size = [table[0].numel() for table in tables]
@@ -89,7 +92,7 @@ class TreeGibbs:
             [self.score(z, lower, upper), self.score(turned, upper, lower)], dim=1
         )  # [B, 2, K, K]
         if shape_score is not None:
-            shapes = torch.stack([shape_score(z), shape_score(turned)], dim=1)
+            shapes = shape_score(torch.cat([z, turned])).view(2, -1).T
             score = score + shapes[:, :, None, None]
         drawn = draw(score.flatten(1).softmax(-1), generator)
         is_turned = drawn >= self.labels**2

@@ -48,13 +48,16 @@ def test_loss_threshold_gives_up_after_max_updates():
     assert updates_until_done(LossThreshold(1.0, max_updates=5), [9.0] * 20) == 5
 
 
-def test_loss_threshold_resumes_with_its_average():
-    one = LossThreshold(1.0, momentum=0.5)
-    one.start(0)
-    one.done(1, torch.tensor(4.0))
-    other = LossThreshold(1.0, momentum=0.5)
+def test_loss_threshold_resumes_with_its_average_and_bound():
+    bound = Linear(9.0, 1.0, 8)
+    one = LossThreshold(bound, momentum=0.5)
+    one.start(5)
+    assert not one.done(1, torch.tensor(6.0))
+    other = LossThreshold(bound, momentum=0.5)
     other.load_state_dict(one.state_dict())
-    assert other.average == one.average == 4.0
+    assert other.average == one.average == 6.0
+    assert not other.done(2, torch.tensor(2.0))  # 4, and the bound is at 4 after 5 M-steps
+    assert other.done(3, torch.tensor(3.9))
     fresh = LossThreshold(1.0)
     fresh.load_state_dict(LossThreshold(1.0).state_dict())
     assert fresh.average is None

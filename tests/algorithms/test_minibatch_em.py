@@ -1,6 +1,7 @@
 """GFlowNet-EM on mini-batches: who learns from what, turns, and resumption."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,15 +9,17 @@ import torch
 from torch import Tensor
 
 from algorithms.alternation import FixedUpdates, LossThreshold
+from algorithms.back_and_forth import BackAndForth
 from algorithms.code_grid_policy import RasterPolicy
 from algorithms.exploration import EpsilonUniform
 from algorithms.forward_kl import ForwardKL
 from algorithms.image_mlp_policy import ImageMLPPolicy
+from algorithms.markov_kernel import BackAndForthMoves, SymmetricMetropolis
 from algorithms.minibatch_em import M_STEPS, MinibatchEM
 from algorithms.objective import Objective
 from algorithms.reverse_kl import ReverseKL
 from algorithms.reweighted_wake import ReweightedWake
-from algorithms.schedule import Constant, Delayed, Exponential
+from algorithms.schedule import Constant, Delayed, Exponential, Linear
 from algorithms.sleep import Sleep
 from algorithms.sleep_phase import SleepPhase
 from algorithms.trajectory_balance import TrajectoryBalance
@@ -46,6 +49,17 @@ def make(
     settings = {"num_updates": 20, "rounds": 4, "batch_size": 8, **settings}
     generator = torch.Generator().manual_seed(2)
     return MinibatchEM(model, policy, objective(), generator=generator, **settings), x
+
+
+def change_one_code(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws one of the four codes of each structure anew: symmetric."""
+    place = torch.randint(4, (len(z), 1), generator=generator)
+    return z.scatter(1, place, torch.randint(4, place.shape, generator=generator))
+
+
+def m_step_settings(name: str) -> dict[str, Any]:
+    kernel = SymmetricMetropolis(change_one_code, 5) if name == "improved" else None
+    return {"m_step": name, "kernel": kernel}
 
 
 def changed(module: torch.nn.Module, before: dict[str, Any]) -> set[str]:
@@ -80,8 +94,9 @@ def test_a_policy_update_leaves_the_model_and_a_model_update_the_policy(objectiv
 
 @pytest.mark.parametrize("m_step", M_STEPS)
 def test_a_joint_update_is_both_on_the_same_trajectories(m_step) -> None:
-    joint, x = make(m_step=m_step, samples_per_x=3, prior="pixel-cnn")
-    apart, _ = make(m_step=m_step, samples_per_x=3, prior="pixel-cnn")
+    settings = {**m_step_settings(m_step), "samples_per_x": 3, "prior": "pixel-cnn"}
+    joint, x = make(**settings)
+    apart, _ = make(**settings)
     ids = torch.arange(8)
     before = state(joint.model)
     joint.joint_update(x[ids], ids)
@@ -89,8 +104,8 @@ def test_a_joint_update_is_both_on_the_same_trajectories(m_step) -> None:
     for name, parameter in joint.policy.named_parameters():
         torch.testing.assert_close(parameter, dict(apart.policy.named_parameters())[name])
     assert "embedding.weight" in changed(joint.model, before)
-    expected = 8 * 3 if m_step in ("all", "reweighted") else 8 * 3 + 8
-    assert joint.likelihood_evaluations == expected
+    fresh = {"all": 0, "reweighted": 0, "sampled": 8, "greedy": 8, "improved": 8 * (1 + 5 + 1)}
+    assert joint.likelihood_evaluations == 8 * 3 + fresh[m_step]
 
 
 def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
@@ -112,15 +127,68 @@ def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
         assert error < 0.1 * exact[name].norm() + 1e-5, name
 
 
+@pytest.mark.parametrize("kernel", ["symmetric", "back-and-forth"])
+def test_structures_that_chains_improve_become_samples_of_the_posterior(kernel) -> None:
+    """Far from it as the policy is: so the M-step climbs log p(x)."""
+    learner, x = make(m_step="reweighted", m_samples_per_x=3000)
+    with torch.no_grad():  # a posterior and a policy that say something, and not the same
+        generator = torch.Generator().manual_seed(0)
+        for parameter in learner.model.parameters():
+            parameter.add_(0.03 * torch.randn(parameter.shape, generator=generator))
+        learner.policy.head.weight.normal_(0, 0.2, generator=generator)
+    x = x[:2]
+    learner.model.zero_grad()
+    learner.model.log_marginal(x).mean().backward()
+    exact = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
+
+    def error() -> float:
+        learner.model.zero_grad()
+        (-learner._model_loss(x)).backward()
+        ours = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
+        return ((ours - exact).norm() / exact.norm()).item()
+
+    learner.m_step = "sampled"
+    unimproved = error()
+    learner.m_step = "improved"
+    if kernel == "symmetric":
+        learner.kernel = SymmetricMetropolis(change_one_code, 60)
+    else:
+        learner.kernel = BackAndForthMoves(learner.policy, 20)
+    # 3000 samples of each x leave a few per cent.
+    assert error() < 0.1 < unimproved
+
+
 def test_equal_weights_sum_to_one_and_greedy_draws_once() -> None:
     for m_step, evaluations in (("all", 8 * 3), ("sampled", 8), ("greedy", 8)):
         learner, x = make(m_step=m_step, samples_per_x=3)
         learner.model_update(x[:8])
         assert learner.likelihood_evaluations == evaluations
+    learner, x = make(m_step="sampled", m_samples_per_x=5, samples_per_x=3)
+    learner.model_update(x[:8])
+    assert learner.likelihood_evaluations == 8 * 5
+    learner, x = make(m_step="greedy")
     with torch.no_grad():  # no two actions as likely
         learner.policy.head.weight.normal_(generator=torch.Generator().manual_seed(3))
     first = learner._model_loss(x[:8]).item()
     assert learner._model_loss(x[:8]).item() == first  # nothing is random about it
+
+
+def test_chains_of_trajectories_are_kept_by_observation() -> None:
+    exploration = BackAndForth(2)
+    learner, x = make(TrajectoryBalance, exploration=exploration, samples_per_x=3)
+    ids = torch.tensor([5, 7, 5])
+    learner.step(x[ids], ids)
+    filled = exploration.chains.filled
+    assert filled.sum(1).nonzero().squeeze(1).tolist() == [5, 7]
+    assert filled[5].sum() == 6
+    assert filled[7].sum() == 3
+    before = exploration.chains.z.clone()
+    learner.step(x[7:9], torch.arange(7, 9))
+    assert torch.equal(exploration.chains.z[5], before[5])
+    assert (exploration.chains.z[7, :3] != before[7, :3]).any()
+    assert filled.shape[1] == 6
+    # To begin with a chain evaluates its state, then each move; then the model's own log-joint.
+    assert learner.likelihood_evaluations == (9 + 6) * (1 + 2 + 1)
 
 
 # -- log Z, dreams ---------------------------------------------------------------------------------
@@ -162,6 +230,20 @@ def test_a_sleep_phase_needs_sensible_numbers(numbers) -> None:
         SleepPhase(*numbers)
 
 
+def test_gradients_are_clipped_apart() -> None:
+    """Of the model, and of policy and log Z together."""
+    tight, x = make(TrajectoryBalance, max_norm=0.5, policy_max_norm=2.0, betas=(0.75, 0.999))
+    assert tight.model_optimizer.param_groups[0]["betas"] == (0.75, 0.999)
+    assert tight.policy_optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+    for update in (tight.joint_update, tight.policy_update, lambda x, ids: tight.model_update(x)):
+        tight.policy.zero_grad()
+        tight.model.zero_grad()
+        update(x[:8], torch.arange(8))
+        for module, limit in ((tight.model, 0.5), (tight.policy, 2.0)):
+            gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+            assert not gradients or torch.cat(gradients).norm() < 1.0001 * limit
+
+
 # -- turns -----------------------------------------------------------------------------------------
 
 
@@ -186,6 +268,21 @@ def test_adaptive_turns_end_when_the_loss_is_low_enough() -> None:
     assert turns(learner, x, 6) == "EEEEME"
 
 
+@pytest.mark.parametrize(
+    "alternation", [lambda: FixedUpdates(2, first=5), lambda: LossThreshold(Linear(1e9, 1.0, 2), 3)]
+)
+@pytest.mark.parametrize("steps", [1, 3, 6, 7, 8])
+def test_turns_go_on_in_the_middle_of_one(alternation, steps) -> None:
+    whole, x = make(alternation=alternation(), m_updates=2)
+    expected = turns(whole, x, 14)
+    first, _ = make(alternation=alternation(), m_updates=2)
+    made = turns(first, x, steps)
+    second, _ = make(alternation=alternation(), m_updates=2)
+    second.load_state_dict(deepcopy(first.state_dict()))
+    assert made + turns(second, x, 14 - steps) == expected
+    assert expected in ("EEEEEMMEEMMEEM", "EMMEEEMMEEEMME")
+
+
 # -- rounds, schedules, resumption -----------------------------------------------------------------
 
 
@@ -193,22 +290,31 @@ def test_adaptive_turns_end_when_the_loss_is_low_enough() -> None:
     "settings",
     [
         {"objective": VarGrad, "exploration": EpsilonUniform(0.1), "sleep": SleepPhase(0.5, 1.0)},
-        {"objective": TrajectoryBalance, "alternation": LossThreshold(1e-9, 3), "m_updates": 2},
+        {
+            "objective": TrajectoryBalance,
+            "alternation": lambda: LossThreshold(1e-9, 3),
+            "m_updates": 2,
+        },
         {"objective": ReweightedWake, "m_step": "reweighted", "prior": "transformer"},
+        {"objective": VarGrad, "exploration": BackAndForth, "m_step": "improved"},
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(settings) -> None:
-    settings = dict(settings)
-    objective = settings.pop("objective")
     rate = Delayed(Exponential(1e-3, 1e-4, 10), 5)
-    whole, x = make(objective, policy_rate=rate, model_rate=rate, **settings)
+
+    def begin() -> tuple[MinibatchEM, Tensor]:
+        fresh = {**settings, **m_step_settings(settings.get("m_step", "all"))}
+        for name in ("alternation", "exploration"):  # these have state of their own
+            if callable(settings.get(name)):
+                fresh[name] = settings[name]()
+        return make(policy_rate=rate, model_rate=rate, **fresh)
+
+    whole, x = begin()
     logged = [whole.update(x) for _ in range(4)]
-    first, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    first, _ = begin()
     assert [first.update(x) for _ in range(2)] == logged[:2]
-    saved = first.state_dict()
-    if "alternation" in settings:  # it has state of its own
-        settings["alternation"] = LossThreshold(1e-9, 3)
-    second, _ = make(objective, policy_rate=rate, model_rate=rate, **settings)
+    saved = deepcopy(first.state_dict())
+    second, _ = begin()
     second.load_state_dict(saved)
     assert [second.update(x) for _ in range(2)] == logged[2:]
     assert second.likelihood_evaluations == whole.likelihood_evaluations
@@ -265,6 +371,9 @@ def test_it_learns() -> None:
         (VarGrad, {"samples_per_x": 1}, "at least 2 samples"),
         (VarGrad, {"m_updates": 0}, "1 update"),
         (VarGrad, {"m_step": "gready"}, "greedy"),
+        (VarGrad, {"m_step": "improved"}, "needs a kernel"),
+        (VarGrad, {"kernel": SymmetricMetropolis(change_one_code, 1)}, "needs a kernel"),
+        (VarGrad, {"m_samples_per_x": 0}, "m_samples_per_x must be at least 1"),
         (VarGrad, {"num_updates": 3}, "as many updates as rounds"),
         (VarGrad, {"batch_size": 0}, "batch_size of at least 1"),
         (VarGrad, {"policy_rate": 0.0}, "learning_rate must be a positive"),

@@ -20,8 +20,13 @@ from benchmarks.grammar.task import GrammarTask
 from benchmarks.held_out.cell import MethodCell
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import run_task
+from lvms import EnumeratedPosterior, WeightedSamples
 from lvms.grammars.built_in import built_in_grammars, make_grammar
+from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.energy_parses import mbr_of
 from lvms.grammars.parse_scores import score_trees
+from lvms.grammars.rules import same_words
+from lvms.grammars.table_grammar import without_words
 from tests.benchmarks.grammar_runs import (
     NAME,
     SIZES,
@@ -39,6 +44,7 @@ from tests.benchmarks.runs import stop_after, stray_files
 pytestmark = pytest.mark.xdist_group("grammar")  # they share undisturbed runs
 
 METHODS = tuple(grammar_methods)
+ESTIMATED = tuple(name for name in METHODS if "energy" in name)
 TRIVIAL = ("left-branching", "right-branching", "random trees", "best binary trees")
 BUILT_IN = next(iter(built_in_grammars))
 
@@ -77,7 +83,10 @@ def test_every_method_is_measured_and_saved_sentence_by_sentence(whole_run, data
         assert all(line["perplexity"] == pytest.approx(np.exp(line["nll"])) for line in lines)
         assert all(0 <= line["f1"] <= 100 for line in lines)
         sentences = folder.read_json("per-sentence.json")
-        assert set(sentences) == {"nll", "words", "f1"}
+        more = {"nll_error", "effective_samples"} if cell.method in ESTIMATED else set()
+        more |= {"kl"} if "gflownet" in cell.method else set()
+        assert set(sentences) == {"nll", "words", "f1"} | more
+        assert ("sampling_error" in metrics) == (cell.method in ESTIMATED)
         for name, values in sentences.items():
             assert len(values) == SIZES["test"]
             assert metrics[name]["mean"] == pytest.approx(np.mean(values))
@@ -105,6 +114,40 @@ def test_what_is_judged_are_the_parses_and_the_exact_nll_of_the_best_weights(dat
     assert torch.allclose(judged["nll"].float(), -model.log_marginal(test.words), rtol=1e-5)
 
 
+@pytest.mark.parametrize("parser", ["mbr", "viterbi"])
+def test_what_is_estimated_is_what_enumeration_finds(data, parser):
+    task = tiny_task(
+        data, methods=("energy-gibbs",), parser=parser, max_words=4, nonterminals=2, samples=2000
+    )
+    learner = task.make_learner(task.cells[0])
+    generator = torch.Generator().manual_seed(0)
+    model, test = learner.model, task.judges.test
+    with torch.no_grad():
+        model.energy.contribution.weight.normal_(std=4.0, generator=generator)
+        for parameter in model.grammar.parameters():
+            parameter.mul_(2)  # a new network's trees hardly depend on the words
+        model.mark_updated()
+    judged, x = learner.judge(), test.words
+    # Of all sentences of as many words together: the same energies beside trees without words.
+    alone = EnergyGrammar(without_words(model.grammar), model.temperature)
+    alone.energy = model.energy
+    f1, log_prob = [], []
+    with torch.no_grad():
+        for row, spans in zip(x, test.spans, strict=True):
+            exact, length = EnumeratedPosterior(model), same_words((row >= 0).sum()[None], 4)
+            scores, z = exact.log_joint_table(row[None]), exact.structures(row[None])
+            posterior = WeightedSamples(z[None], scores.log_softmax(1))
+            best = mbr_of(posterior, row[None], 2) if parser == "mbr" else z[scores.argmax(1)]
+            f1.append(score_trees(best, [spans]).each)
+            of_length = EnumeratedPosterior(alone).log_marginal(length)
+            of_length = of_length - alone.grammar.log_marginal(length)
+            log_prob.append(scores.logsumexp(1) - of_length)
+    assert torch.equal(judged["f1"], torch.cat(f1))
+    away = judged["nll"] + torch.cat(log_prob)
+    assert (away.abs() < 4.5 * judged["nll_error"] + 1e-5).all()
+    assert (model.grammar.log_marginal(x) - torch.cat(log_prob)).abs().max() > 0.1
+
+
 def test_the_weights_that_were_best_are_judged(data):
     task = tiny_task(data, methods=("table-marginalisation",))
     learner = task.make_learner(task.cells[0])
@@ -126,11 +169,12 @@ def test_methods_share_the_start_of_their_kind_of_grammar_and_seeds_differ(data)
     task = tiny_task(data, methods=METHODS, seeds=2)
     starts = {}
     for cell in task.cells:
-        model = task.make_learner(cell).model
+        learner = task.make_learner(cell)
+        model = learner.model
         weights = tuple(torch.cat([p.detach().flatten() for p in model.parameters()]).tolist())
-        kind = type(model), model.rules().conditioned_on_parent
+        kind = type(model), learner.grammar.rules().conditioned_on_parent
         assert starts.setdefault((kind, cell.seed), weights) == weights
-    assert len(set(starts.values())) == len(starts) == 8
+    assert len(set(starts.values())) == len(starts) == 10
 
 
 def test_sentences_of_a_built_in_grammar_come_with_their_truth():
@@ -177,7 +221,7 @@ def test_the_oracle_agrees_with_binary_gold_trees_and_the_truth_is_a_line(tmp_pa
 def test_spans_are_read_off_trees(data):
     task = tiny_task(data, methods=("table-marginalisation",))
     test = task.corpus.test
-    z = parse(task.make_learner(task.cells[0]).model, test.words, "mbr")
+    z = parse(task.make_learner(task.cells[0]).inference(), test.words, "mbr")
     found = spans_of(z, "ABC")
     for spans, length in zip(found, test.lengths.tolist(), strict=True):
         assert len(spans) == length - 1
@@ -272,6 +316,7 @@ def test_a_grammar_learns_phrases_from_words_alone(tmp_path, data):
         ({"min_words": 1}, "--min-words must be at least 2"),
         ({"min_words": 7}, "got 7 and 6"),
         ({"nonterminals": 0}, "--nonterminals must be at least 1; got 0."),
+        ({"samples": 0}, "--samples must be at least 1; got 0."),
         ({"rate": 0}, "--rate must be a positive number; got 0.0."),
         ({"dim": 0}, "--dim must be at least 1; got 0."),
         ({"validation_sentences": 0}, "--validation-sentences must be at least 1"),

@@ -8,20 +8,21 @@ import torch
 from algorithms.grammar_gibbs import GrammarGibbs
 from algorithms.markov_kernel import SymmetricMetropolis
 from algorithms.monte_carlo_em import MonteCarloEM
+from algorithms.schedule import Linear
 from gfn_envs import UserError
 from gfn_envs.binary_tree import tree_nodes
 from lvms import ContrastivePrior, EnumeratedPosterior, ExactPosterior, HiddenMarkovModel
-from lvms.grammars.energy_grammar import EnergyGrammar
-from lvms.grammars.rules import GrammarRules
+from lvms.grammars.energy_grammar import CONTRASTS, EnergyGrammar
+from lvms.grammars.rules import same_words
 from lvms.grammars.table_grammar import TableGrammar
 from lvms.grammars.tree_moves import TreeMoves
 from lvms.grammars.tree_score import tree_log_prob
 from tests.algorithms.statistics import assert_drawn_from, structure_counts
 
 
-def make(temperature=2.0, spread=1.5, max_words=5, **settings):
+def make(temperature=2.0, spread=1.5, max_words=5, tree="bottom-up", parent=False, **settings):
     """An energy grammar whose energies matter."""
-    grammar = TableGrammar(2, 3, 4, max_words, seed=1)
+    grammar = TableGrammar(2, 3, 4, max_words, tree=tree, parent=parent, seed=1)
     generator = torch.Generator().manual_seed(0)
     model = EnergyGrammar(grammar, temperature, size=8, generator=generator, **settings)
     with torch.no_grad():
@@ -29,15 +30,18 @@ def make(temperature=2.0, spread=1.5, max_words=5, **settings):
     return model
 
 
-def test_shapes_weigh_in_and_energies_learn_from_contrast_alone():
-    model = make()
+@pytest.mark.parametrize("tree", ["bottom-up", "top-down"])
+def test_shapes_weigh_in_and_energies_learn_from_contrast_alone(tree):
+    model = make(tree=tree)
     x, z = model.grammar.sample(30, torch.Generator().manual_seed(0))
     log_joint = model.log_joint(x, z)
     torch.testing.assert_close(log_joint, model.grammar.log_joint(x, z) - model.energy(z) / 2)
     torch.testing.assert_close(model.log_partial(x, z), log_joint)
-    action = torch.zeros(30, dtype=torch.int64)  # the first two words merge
-    state = model.env.step(model.env.initial_state.expand(30, -1), action, model.context(x))
+    state = model.env.initial_state.expand(30, -1)
+    action = model.env.forward_mask(state, model.context(x)).long().argmax(1)
+    state = model.env.step(state, action, model.context(x))
     unfinished = model.context(x).squeeze(1) > 2
+    assert unfinished.any()
     torch.testing.assert_close(
         model.log_partial(x, state)[unfinished], model.grammar.log_partial(x, state)[unfinished]
     )
@@ -51,8 +55,9 @@ def test_shapes_weigh_in_and_energies_learn_from_contrast_alone():
 
 
 @torch.no_grad()
-def test_dreams_have_the_lengths_of_the_grammar_and_shapes_of_the_energy():
-    model = make(spread=4.0, max_words=4)
+@pytest.mark.parametrize("tree", ["bottom-up", "top-down"])
+def test_dreams_have_the_lengths_of_the_grammar_and_shapes_of_the_energy(tree):
+    model = make(spread=4.0, max_words=4, tree=tree)
     generator = torch.Generator().manual_seed(2)
     draws = [model.sample(100, generator) for _ in range(60)]
     x, z = (torch.cat(parts) for parts in zip(*draws, strict=True))
@@ -105,9 +110,11 @@ def learner(model, **settings):
     return MonteCarloEM(model, GrammarGibbs(3), generator=generator, **settings)
 
 
-def test_a_resumed_run_goes_on_with_its_shapes():
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_a_resumed_run_goes_on_with_its_shapes_and_its_temperature(contrast):
     x, _ = make().grammar.sample(30, torch.Generator().manual_seed(0))
-    whole, first, second = (learner(make(chains=4, moves=2)) for _ in range(3))
+    settings = {"chains": 4, "moves": 2, "contrast": contrast}
+    whole, first, second = (learner(make(Linear(1.0, 9.0, 16).at, **settings)) for _ in range(3))
     logged = [whole.update(x) for _ in range(4)]
     assert [first.update(x) for _ in range(2)] == logged[:2]
     second.load_state_dict(deepcopy(first.state_dict()))
@@ -115,37 +122,82 @@ def test_a_resumed_run_goes_on_with_its_shapes():
     for name, value in whole.model.state_dict().items():
         same = second.model.state_dict()[name]
         assert value == same if isinstance(value, int) else torch.equal(value, same), name
+    assert whole.model.temperature == second.model.temperature == 5.0
 
 
-@torch.no_grad()
+def test_rules_are_never_those_of_before_an_update():
+    x, _ = make().grammar.sample(30, torch.Generator().manual_seed(0))
+    learned = learner(make(chains=4, moves=2, contrast="model"))
+    learned.update(x)
+    with torch.no_grad():
+        kept, fresh = learned.model.grammar.rules(), learned.model.grammar._tables()
+    assert torch.equal(kept.binary, fresh.binary)
+
+
 def tree_prior(model, words):
-    """log p(z | n) of every tree, words summed out, by enumeration."""
-    rules = model.grammar.rules()
-    rules = GrammarRules(rules.root, rules.binary, torch.zeros(rules.preterminals, 1))
+    """Every tree of n words: log p_grammar(z), words summed out, and -E / T, with gradients."""
     trees = model.env.enumerate(torch.tensor([words]))
-    x = torch.where(torch.arange(model.grammar.max_words) < words, 0, -1)
-    log_prob = tree_log_prob(rules, x.expand(len(trees), -1), trees)
-    return trees, (log_prob + model.shape_score(trees)).log_softmax(0)
+    x = same_words(torch.tensor([words]), model.grammar.max_words).expand(len(trees), -1)
+    log_prob = tree_log_prob(model.grammar.rules().without_words(), x, trees)
+    return trees, log_prob, -model.energy(trees) / model.temperature
 
 
-def test_contrast_with_the_model_has_the_exact_gradient():
-    model = make(temperature=2.0, chains=4000, moves=40, contrast="model")
-    data = torch.cat([model.env.enumerate(torch.tensor([n]))[5:8] for n in (4, 5)])
-    weight = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.2, 0.1])
-    expected = weight @ model.energy(data) / 2
-    for words, mass in ((4, 0.6), (5, 0.4)):
-        trees, log_prob = tree_prior(model, words)
-        expected = expected - mass * (log_prob.exp() @ model.energy(trees)) / 2
-    gradients = []
-    for loss in (
-        model.contrastive_loss(data, weight, torch.Generator().manual_seed(1)),
-        expected,
-    ):
-        model.zero_grad()
-        loss.backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.energy.parameters()]))
-    # 4000 chains of each length: 1.6 % of the spread of a gradient.
-    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm()
+def exact_log_prob(model, sentence):
+    """log p(x) by enumeration, lengths as the grammar's, differentiable in energies too."""
+    trees, log_prob, shape_score = tree_prior(model, int((sentence >= 0).sum()))
+    given_x = model.grammar.log_joint(sentence.expand(len(trees), -1), trees) + shape_score
+    given_n = log_prob + shape_score
+    return given_x.logsumexp(0) - given_n.logsumexp(0) + log_prob.logsumexp(0)
+
+
+def variance_of_gradient(model, part, words):
+    """That of one tree's gradient under p(z | n), summed over a part's parameters."""
+    _, log_prob, shape_score = tree_prior(model, words)
+    total = log_prob + shape_score
+    prior, parameters = total.softmax(0).detach(), list(part.parameters())
+    rows = []
+    for value in total:
+        parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([g.flatten() for g in parts if g is not None]))
+    gradient = torch.stack(rows)
+    return prior @ (gradient - prior @ gradient).square().sum(1)
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_contrast_with_the_model_has_the_exact_gradient_of_the_likelihood(parent):
+    model = make(temperature=2.0, parent=parent, chains=4000, moves=40, contrast="model")
+    x, weight = torch.tensor([[0, 3, 1, 2, -1], [1, 1, 0, 2, 3]]), torch.tensor([0.6, 0.4])
+    loss, expected, states, shares = 0.0, 0.0, [], []
+    for row, share in zip(x, weight, strict=True):
+        exact = EnumeratedPosterior(model)
+        log_joint = exact.log_joint_table(row[None])[0]
+        states.append(exact.structures(row[None]))
+        shares.append(share * log_joint.detach().softmax(0))
+        loss = loss - shares[-1] @ log_joint
+        expected = expected - share * exact_log_prob(model, row)
+    without = loss
+    generator = torch.Generator().manual_seed(1)
+    loss = loss + model.contrastive_loss(torch.cat(states), torch.cat(shares), generator)
+    for part in (model.energy, model.grammar):
+        gradients = []
+        for value in (loss, expected, without):
+            model.zero_grad()
+            value.backward(retain_graph=True)
+            gradients.append(
+                torch.cat(
+                    [
+                        torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+                        for p in part.parameters()
+                    ]
+                )
+            )
+        variance = sum(
+            share**2 * variance_of_gradient(model, part, words)
+            for share, words in zip(weight, (4, 5), strict=True)
+        )
+        error = (variance / 4000).sqrt()  # of the mean over 4000 chains of each length
+        assert (gradients[0] - gradients[1]).norm() < 4 * error
+        assert (gradients[2] - gradients[1]).norm() > 8 * error
 
 
 def test_contrast_with_the_model_raises_the_likelihood_to_that_of_the_truth():
@@ -184,7 +236,14 @@ def test_starting_anew_forgets_energies():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": 0.0}, {"temperature": float("inf")}, {"chains": 0}, {"moves": 0}]
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"temperature": float("inf")},
+        {"temperature": Linear(0.0, 1.0, 5).at},
+        {"chains": 0},
+        {"moves": 0},
+    ],
 )
 def test_wrong_numbers_are_refused(settings):
     with pytest.raises(UserError, match="EnergyGrammar needs"):
