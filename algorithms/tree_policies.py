@@ -5,3 +5,7 @@ from gfn_envs.catalogue import Catalogue
 tree_policies = Catalogue("tree policy")
 
 tree_policies.register("chart", "algorithms.chart_policy:ChartPolicy")
+tree_policies.register("neural", "algorithms.neural_tree_policy:NeuralTreePolicy")
+tree_policies.register(
+    "neural-plain", "algorithms.neural_tree_policy:NeuralTreePolicy", rule_scores=False
+)
