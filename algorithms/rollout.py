@@ -238,7 +238,7 @@ def _score(
     steps = len(actions)
     state, rows = batch.states[:steps].flatten(0, 1), batch.rows.repeat(steps)
     # A row exits where its first -1 stands, and an exit is the last action of all.
-    chosen = actions.remainder(env.num_actions + 1).view(-1, 1)
+    chosen = actions.remainder(env.num_actions + 1).reshape(-1, 1)
     kept = None
     if not exit_forced or env.context_size:  # only the steps that were taken are scored
         time = torch.arange(steps, device=rows.device)[:, None]

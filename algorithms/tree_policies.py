@@ -5,3 +5,4 @@ from gfn_envs.catalogue import Catalogue
 tree_policies = Catalogue("tree policy")
 
 tree_policies.register("chart", "algorithms.chart_policy:ChartPolicy")
+tree_policies.register("forest", "algorithms.forest_policy:ForestPolicy")
