@@ -232,15 +232,13 @@ def test_it_learns_the_posterior() -> None:
 
     before = distance()
     e_step = GFlowNetEStep(
-        model, policy, make_objective(model), samples_per_x=8, learning_rate=5e-3,
+        model, policy, make_objective(model), samples_per_x=8, learning_rate=3e-3,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     rows = torch.arange(3).repeat_interleave(8)
-    for update in range(300):
-        if update == 200:
-            e_step.optimizer.param_groups[0]["lr"] = 1e-3
+    for _ in range(400):
         e_step.train(x, torch.arange(3), rows)
     assert before > 0.2
-    assert distance() < 0.02
+    assert distance() < 0.03
     log_z = policy.log_partition(policy.encode(x))
     torch.testing.assert_close(log_z, model.log_marginal(x), atol=0.05, rtol=0)
