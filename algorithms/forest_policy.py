@@ -97,6 +97,8 @@ class ForestPolicy(Policy):
     until other states are read or other sentences encoded.
     """
 
+    scores_in_parallel = True
+
     def __init__(
         self, model: Grammar | EnergyGrammar, dim: int = 128, layers: int = 2, heads: int = 4
     ) -> None:

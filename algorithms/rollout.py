@@ -68,10 +68,9 @@ def rollout(
         if with_grad:
             log_pf = whole.score_structures(z, memory, rows)
         return _along(env, z, log_pf, x, rows, context, memory)
-    if supports(type(policy), CachedDecoding):
-        score_afterwards = with_grad and policy.scores_in_parallel
-    else:
-        score_afterwards = with_grad and len(rows) < SCORE_AFTERWARDS_BELOW
+    score_afterwards = with_grad and policy.scores_in_parallel
+    if not supports(type(policy), CachedDecoding):
+        score_afterwards |= with_grad and len(rows) < SCORE_AFTERWARDS_BELOW
     with torch.set_grad_enabled(with_grad and not score_afterwards):
         batch = _sample(
             env, policy, x, memory, rows, _of_rows(context, rows), generator, epsilon, temperature,

@@ -165,6 +165,25 @@ def test_one_reading_serves_flows_and_backward_policy(monkeypatch: pytest.Monkey
     assert len(calls) == 5
 
 
+def test_many_trajectories_are_read_once_with_gradient_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_grammar()
+    policy, x = make_policy(model), trajectories(model, 12).x
+    rows, with_grad = torch.arange(12).repeat_interleave(20), []
+    read = ForestPolicy._read
+
+    def noted(self: ForestPolicy, *arguments: object) -> object:
+        with_grad.append(torch.is_grad_enabled())
+        return read(self, *arguments)
+
+    monkeypatch.setattr(ForestPolicy, "_read", noted)
+    batch = rollout(model.env, policy, x, rows=rows, context=model.context(x), with_grad=True)
+    batch.log_reward = model.log_joint(x[rows], batch.z).detach()
+    make_objective(model).loss(model.env, policy, batch)
+    assert sum(with_grad) == 1
+
+
 def test_the_loss_reaches_the_policy_and_not_the_model() -> None:
     model = make_grammar()
     policy = make_policy(model)
