@@ -174,10 +174,10 @@ class LearnedBackward(_StepByStep):
         horizon, num = batch.actions.shape
         states, context = batch.states[1:].flatten(0, 1), batch.context.repeat(horizon, 1)
         logits = self.logits(policy, batch.memory, batch.rows.repeat(horizon), states)
-        padding = batch.actions.view(-1, 1) < 0
+        padding = batch.actions.reshape(-1, 1) < 0
         mask = env.backward_mask(states, context) | padding
         log_prob = log_softmax(torch.where(mask, logits, -torch.inf))
-        chosen = log_prob.gather(1, batch.actions.clamp_min(0).view(-1, 1)).view(horizon, num)
+        chosen = log_prob.gather(1, batch.actions.clamp_min(0).reshape(-1, 1)).view(horizon, num)
         return torch.where(batch.actions >= 0, chosen, 0.0)
 
     def logits(self, policy: Policy, memory: Memory, rows: Tensor, state: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ class Policy(nn.Module, ABC):
     """A forward policy P_F(action | state, x) that encodes x once for a whole batch.
 
     Attributes:
-        scores_in_parallel: Of a policy with cached decoding, whether it scores the steps of a
-            trajectory side by side, not one after another as a recurrence does. Rollouts then
-            sample without gradient and score afterwards.
+        scores_in_parallel: Whether rollouts sample without gradient and score all steps afterwards,
+            however many trajectories there are: of a policy with cached decoding, because it scores
+            steps side by side, not one after another as a recurrence does; of another, because
+            objectives then find again what was read for P_F.
     """
 
     scores_in_parallel: bool = False

@@ -68,10 +68,9 @@ def rollout(
         if with_grad:
             log_pf = whole.score_structures(z, memory, rows)
         return _along(env, z, log_pf, x, rows, context, memory)
-    if supports(type(policy), CachedDecoding):
-        score_afterwards = with_grad and policy.scores_in_parallel
-    else:
-        score_afterwards = with_grad and len(rows) < SCORE_AFTERWARDS_BELOW
+    score_afterwards = with_grad and policy.scores_in_parallel
+    if not supports(type(policy), CachedDecoding):
+        score_afterwards |= with_grad and len(rows) < SCORE_AFTERWARDS_BELOW
     with torch.set_grad_enabled(with_grad and not score_afterwards):
         batch = _sample(
             env, policy, x, memory, rows, _of_rows(context, rows), generator, epsilon, temperature,
@@ -238,7 +237,7 @@ def _score(
     steps = len(actions)
     state, rows = batch.states[:steps].flatten(0, 1), batch.rows.repeat(steps)
     # A row exits where its first -1 stands, and an exit is the last action of all.
-    chosen = actions.remainder(env.num_actions + 1).view(-1, 1)
+    chosen = actions.remainder(env.num_actions + 1).reshape(-1, 1)
     kept = None
     if not exit_forced or env.context_size:  # only the steps that were taken are scored
         time = torch.arange(steps, device=rows.device)[:, None]

@@ -9,3 +9,4 @@ tree_policies.register("neural", "algorithms.neural_tree_policy:NeuralTreePolicy
 tree_policies.register(
     "neural-plain", "algorithms.neural_tree_policy:NeuralTreePolicy", rule_scores=False
 )
+tree_policies.register("forest", "algorithms.forest_policy:ForestPolicy")
