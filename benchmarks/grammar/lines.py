@@ -22,6 +22,8 @@ LINES = {
     "gflownet-em-explored": Line("#661100", (0, (3, 1, 1, 1)), "h"),
     "gflownet-em-improved": Line("#999933", (0, (1, 3)), "X"),
     "gflownet-em-adaptive": Line("#AA4499", (0, (4, 3)), "H"),
+    "gflownet-em-neural": Line("#CC6677", (0, (9, 3)), "8"),
+    "gflownet-em-paper": Line("#666666", (0, (6, 2, 1, 2)), "+"),
     "ncfg-gflownet-em": Line("#F0027F", (0, (9, 1)), "2"),
     "table-marginalisation": Line("#56B4E9", (0, (5, 1)), "s"),
     "ncfg-table-marginalisation": Line("#A6761D", (0, (2, 3)), "P"),

@@ -50,6 +50,14 @@ grammar_methods.register(
 )
 grammar_methods.register("gflownet-em-improved", f"{_GFLOWNET}:gflownet_em", m_step="improved")
 grammar_methods.register("gflownet-em-adaptive", f"{_GFLOWNET}:gflownet_em", alternation="adaptive")
+grammar_methods.register(
+    "gflownet-em-neural",
+    f"{_GFLOWNET}:gflownet_em",
+    policy="neural",
+    objective="vargrad",
+    sleep=0.5,
+)
+grammar_methods.register("gflownet-em-paper", f"{_GFLOWNET}:paper")
 # Its first guess is nearly right, and larger steps would lead away from there.
 grammar_methods.register(
     "ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg", policy_rate=1e-3

@@ -13,6 +13,7 @@ from algorithms.minibatch_em import MinibatchEM
 from algorithms.mlp_policy import MLPPolicy
 from algorithms.sleep_phase import SleepPhase
 from algorithms.tree_policies import tree_policies
+from algorithms.vargrad import VarGrad
 from benchmarks.grammar.gflownet_methods import ALTERNATIONS, KERNELS, gflownet_em, paper
 from benchmarks.grammar.judgement import KL_TREES, posterior_kl
 from benchmarks.grammar.methods import grammar_methods
@@ -77,7 +78,8 @@ def test_gradients_go_where_they_should(data, method):
         own.policy_update(x, torch.arange(8))
     after = weights(own.policy)
     for name, value in before.items():
-        # Words that are not in these sentences have embeddings that stay.
+        if name.startswith("flow") and isinstance(own.objective, VarGrad):
+            continue  # flows of their own, which VarGrad does without
         assert not torch.equal(value, after[name]), name
     assert all(torch.equal(value, weights(own.model)[n]) for n, value in model_before.items())
     own.model_update(x)
