@@ -186,9 +186,18 @@ class LearnedBackward(_StepByStep):
         Raises:
             UserError: If the policy has no `backward_logits`.
         """
-        if not isinstance(policy, HasBackwardPolicy):
-            raise UserError(f"{type(policy).__name__} has no backward_logits to learn P_B with.")
-        return policy.backward_logits(state, memory, rows)
+        return require_backward_policy(policy).backward_logits(state, memory, rows)
+
+
+def require_backward_policy(policy: Policy) -> HasBackwardPolicy:
+    """Returns a policy as one that learns P_B too.
+
+    Raises:
+        UserError: If it has no `backward_logits`.
+    """
+    if not isinstance(policy, HasBackwardPolicy):
+        raise UserError(f"{type(policy).__name__} has no backward_logits to learn P_B with.")
+    return policy
 
 
 def default_backward_policy(env: LatentEnv) -> BackwardPolicy:

@@ -19,6 +19,10 @@ class DetailedBalance(Objective):
     with flows that depend on x. `transition_residuals` says what the transitions are.
     """
 
+    def require_policy(self, policy: Policy) -> None:
+        """Asks for a `state_flow`; see `Objective.require_policy`."""
+        require_state_flow(self, policy)
+
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Computes the mean loss over all transitions of the batch; see `Objective.loss`.
 
@@ -57,11 +61,7 @@ def transition_residuals(
         UserError: If the policy has no `state_flow`.
         ValueError: If the batch has not been scored or has no log reward.
     """
-    if not isinstance(policy, HasStateFlow):
-        raise UserError(
-            f"{type(policy).__name__} has no state_flow, which {type(objective).__name__} needs; "
-            "add one or use TrajectoryBalance or VarGrad."
-        )
+    flows = require_state_flow(objective, policy)
     if batch.log_pf is None or batch.memory is None:
         raise ValueError("This batch has no log_pf: score it first (algorithms.rollout.score).")
     if batch.log_reward is None:
@@ -78,8 +78,22 @@ def transition_residuals(
     # The state before each transition. Padding is scored and dropped: picking it out first would
     # make the device wait.
     state = batch.states[:num_transitions].flatten(0, 1)
-    log_flow = policy.state_flow(state, batch.memory, batch.rows.repeat(num_transitions))
+    log_flow = flows.state_flow(state, batch.memory, batch.rows.repeat(num_transitions))
     log_flow = log_flow.view(num_transitions, len(batch))
     following = torch.cat([log_flow, batch.log_reward[None]])[1:]
     following = torch.where(last, batch.log_reward, following)
     return torch.where(time < count, log_flow + log_ratio - following, 0.0), count
+
+
+def require_state_flow(objective: Objective, policy: Policy) -> HasStateFlow:
+    """Returns a policy as one with state flows.
+
+    Raises:
+        UserError: If it has no `state_flow`.
+    """
+    if not isinstance(policy, HasStateFlow):
+        raise UserError(
+            f"{type(policy).__name__} has no state_flow, which {type(objective).__name__} needs; "
+            "add one or use TrajectoryBalance or VarGrad."
+        )
+    return policy

@@ -62,10 +62,12 @@ class GFlowNetEStep(EStep):
 
         Raises:
             UserError: If objective and exploration do not fit together (see `require_fit`), the
-                batch is empty, or the learning rate is not positive at the start or in the end.
+                policy lacks what the objective needs, the batch is empty, or the learning rate is
+                not positive at the start or in the end.
         """
         exploration = exploration or OnPolicy()
         require_fit(objective, exploration, samples_per_x)
+        objective.require_policy(policy)
         if batch_size < 1:
             raise UserError(f"An E-step needs a batch_size of at least 1; got {batch_size}.")
         self.model = model

@@ -53,6 +53,15 @@ class Objective(ABC):
         self.backward = backward
         self.residual_loss = residual_loss or Squared()
 
+    def require_policy(self, policy: Policy) -> None:
+        """Raises a UserError if the loss would ask for what this kind of policy has not.
+
+        So that it shows before any training. By default every policy will do.
+
+        Args:
+            policy: The policy to be trained.
+        """
+
     @abstractmethod
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Computes the loss.

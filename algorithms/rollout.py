@@ -291,7 +291,8 @@ def replay(
     for action in actions:
         following = env.step(states[-1], action.clamp_min(0), context)
         states.append(torch.where((action >= 0)[:, None], following, states[-1]))
-    return TrajectoryBatch(x, rows, context, torch.stack(states), actions, lengths)
+    # Environments that find all actions of a row at once give them transposed.
+    return TrajectoryBatch(x, rows, context, torch.stack(states), actions.contiguous(), lengths)
 
 
 def backward_rollout(

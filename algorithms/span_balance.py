@@ -51,6 +51,10 @@ class SpanBalance(Objective):
         super().__init__(None, residual_loss)
         self.node_scores = node_scores
 
+    def require_policy(self, policy: Policy) -> None:
+        """Asks for a `SpanPolicy`; see `Objective.require_policy`."""
+        _require_spans(policy)
+
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Computes the mean loss over all nodes of the batch; see `Objective.loss`.
 
@@ -60,12 +64,7 @@ class SpanBalance(Objective):
             UserError: If the policy does not expand spans.
             ValueError: If the batch has not been scored.
         """
-        if not isinstance(policy, SpanPolicy):
-            raise UserError(
-                f"SpanBalance needs a policy that expands spans, a SpanPolicy; "
-                f"{type(policy).__name__} is none. Use TrajectoryBalance or VarGrad."
-            )
-        residual, count = self.residuals(policy, batch)
+        residual, count = self.residuals(_require_spans(policy), batch)
         cost = self.residual_loss(residual).sum(-1)
         return LossOutput(
             cost.sum() / count.sum().clamp_min(1),
@@ -109,3 +108,13 @@ class SpanBalance(Objective):
         is_node = nodes.label >= 0
         residual = torch.cat([residual.where(is_node, 0.0), root[:, None]], 1)
         return residual, is_node.sum(-1) + 1
+
+
+def _require_spans(policy: Policy) -> SpanPolicy:
+    """Returns a policy as one that expands spans, or raises a UserError."""
+    if not isinstance(policy, SpanPolicy):
+        raise UserError(
+            f"SpanBalance needs a policy that expands spans, a SpanPolicy; "
+            f"{type(policy).__name__} is none. Use TrajectoryBalance or VarGrad."
+        )
+    return policy

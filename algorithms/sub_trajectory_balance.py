@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from algorithms.backward_policy import BackwardPolicy
-from algorithms.detailed_balance import transition_residuals
+from algorithms.detailed_balance import require_state_flow, transition_residuals
 from algorithms.objective import LossOutput, Objective
 from algorithms.policy import Policy
 from algorithms.residual_loss import ResidualLoss, Squared
@@ -71,6 +71,10 @@ class SubTrajectoryBalance(Objective):
             raise UserError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}.")
         self.lambda_ = lambda_
         self.weighting = weighting
+
+    def require_policy(self, policy: Policy) -> None:
+        """Asks for a `state_flow`; see `Objective.require_policy`."""
+        require_state_flow(self, policy)
 
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Computes the weighted mean; see `Objective.loss`.

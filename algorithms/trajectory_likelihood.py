@@ -5,7 +5,7 @@ import dataclasses
 
 from torch import Tensor
 
-from algorithms.backward_policy import LearnedBackward
+from algorithms.backward_policy import LearnedBackward, require_backward_policy
 from algorithms.objective import LossOutput, Objective
 from algorithms.policy import Policy
 from algorithms.trajectory_balance import TrajectoryBalance
@@ -57,6 +57,11 @@ class TrajectoryLikelihoodMaximisation(Objective):
         self.min_samples_per_x = objective.min_samples_per_x
         self.on_policy_only = objective.on_policy_only
         self.needs_posterior_samples = objective.needs_posterior_samples
+
+    def require_policy(self, policy: Policy) -> None:
+        """Asks for `backward_logits`, and for what the objective for P_F does."""
+        require_backward_policy(policy)
+        self.objective.require_policy(policy)
 
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Adds the two losses; see `Objective.loss`.

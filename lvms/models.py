@@ -143,6 +143,8 @@ models.register("sprites-tiny", "lvms.models:sprites_tiny")
 models.register("sprites-small", "lvms.models:sprites_small")
 models.register("paths-tiny", "lvms.models:paths_tiny")
 models.register("paths-small", "lvms.models:paths_small")
+for _name in ("pcfg-tiny", "pcfg-small", "ncfg-tiny", "energy-tiny"):
+    models.register(_name, f"lvms.grammar_models:{_name.replace('-', '_')}")
 
 
 # -- parameters at random --------------------------------------------------------------------------

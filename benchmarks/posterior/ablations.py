@@ -23,6 +23,7 @@ from algorithms.vargrad import VarGrad
 from benchmarks.posterior.curves import train_posterior
 from benchmarks.posterior.training import NUM_X, SAMPLES_PER_X, make_data, make_policy
 from gfn_envs.latent_env import LatentEnv
+from lvms.enumeration import EnumeratedPosterior
 from lvms.model import LatentVariableModel
 from lvms.models import models
 
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for task in tqdm(options.tasks, unit="task"):
         x = make_data(task)
-        structures = models.make(task).env.enumerate(torch.zeros(0, dtype=torch.int64))
+        structures = EnumeratedPosterior(models.make(task)).structures(x)
         later = models.make(task, seed=1)
         new = EpsilonUniform(0.05)
         for label, objective, exploration, end in (

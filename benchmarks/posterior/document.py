@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONDITIONS = {
     "observations of each task": str(NUM_X),
     "trajectories for each observation of an update": str(SAMPLES_PER_X),
-    "policy": "perceptron, two hidden layers of 128",
+    "policy": "perceptron, two hidden layers of 128; of grammars the chart policy",
     "optimiser": f"Adam; its rate falls to a tenth after {FAST_SHARE:.0%} of the updates",
 }
 """What every cell has in common and no option sets."""

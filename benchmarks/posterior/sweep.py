@@ -58,4 +58,12 @@ class Options:
     )
 
 
-presets: Mapping[str, Mapping[str, Any]] = {}
+presets: Mapping[str, Mapping[str, Any]] = {
+    # Trees of short sentences: what of these the chart policy can learn from, at little cost.
+    "grammars": {
+        "tasks": ("pcfg-tiny", "ncfg-tiny", "energy-tiny"),
+        "objectives": ("tb", "vargrad", "span-db", "reverse-kl", "forward-kl"),
+        "explorations": ("on-policy", "epsilon-uniform", "exact-oracle"),
+        "updates": 500,
+    },
+}

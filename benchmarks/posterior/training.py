@@ -13,13 +13,18 @@ from algorithms.objective import Objective
 from algorithms.objectives import objectives
 from algorithms.policies import policies
 from algorithms.policy import Policy
+from algorithms.tree_policies import tree_policies
 from benchmarks.provenance import derive_seed
 from gfn_envs.errors import UserError
+from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
 from lvms.model import LatentVariableModel, PartialJoint
 from lvms.models import models, observations
 
 NUM_X, SAMPLES_PER_X = 32, 16
+
+POLICY, TREE_POLICY = "mlp-2", "chart"
+"""What is trained by default; trees of words need a policy that reads words."""
 
 LEARNING_RATE = 1e-2
 """Adam's, to begin with."""
@@ -73,7 +78,7 @@ def make_e_step(
 
 
 def make_policy(
-    model: LatentVariableModel, x: Tensor, seed: int, name: str = "mlp-2", **settings: Any
+    model: LatentVariableModel, x: Tensor, seed: int, name: str | None = None, **settings: Any
 ) -> Policy:
     """Makes the policy of a comparison.
 
@@ -81,12 +86,18 @@ def make_policy(
         model: The model whose posterior it samples.
         x: Observations, `[B, ...]`.
         seed: Of its weights.
-        name: A registered policy.
+        name: A registered policy, or tree policy where the model is a grammar; by default `POLICY`
+            or `TREE_POLICY`.
         **settings: Of its network.
+
+    Raises:
+        UserError: If there is no such policy, or it cannot build the model's structures.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return policies.make(name, model.env, x_size=x[0].numel(), **settings)
+        if _is_grammar(model):
+            return tree_policies.make(name or TREE_POLICY, model, **settings)
+        return policies.make(name or POLICY, model.env, x_size=x[0].numel(), **settings)
 
 
 def make_objective(name: str, model: LatentVariableModel, **settings: Any) -> Objective:
@@ -109,5 +120,15 @@ def make_objective(name: str, model: LatentVariableModel, **settings: Any) -> Ob
             raise UserError(f"{type(model).__name__} has no node_scores, which {name} needs.")
         return objectives.make(name, model.node_scores, **settings)
     if name.startswith("rtb"):
+        if _is_grammar(model):
+            raise UserError(
+                f"{name} weighs structures against uniform actions, which build some trees more "
+                "often than others."
+            )
         return objectives.make(name, UniformPolicy(model.env), **settings)
     return objectives.make(name, **settings)
+
+
+def _is_grammar(model: LatentVariableModel) -> bool:
+    """Says whether a model's structures are trees over words, to be built by a tree policy."""
+    return isinstance(model, Grammar | EnergyGrammar)
