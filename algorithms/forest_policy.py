@@ -131,10 +131,7 @@ class ForestPolicy(Policy):
         self.position = nn.Embedding(grammar.max_words, dim)
         self.read_pair = nn.Linear(2 * dim, dim)
         self.merge_head = zero_linear(dim, grammar.nonterminals)
-        # No bias: what is added to all roots alike changes no P_B.
-        self.take_off_head = nn.Linear(dim, 1, bias=False)
-        nn.init.zeros_(self.take_off_head.weight)
-        self.flow_head = zero_linear(dim, 1)
+        self.root_head = zero_linear(dim, 2)
         size, generator = self.env.state_shape[0] + 1, torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**62), 2**62, (size,), generator=generator)
         self.register_buffer("factors", factors, persistent=False)
@@ -219,9 +216,7 @@ class ForestPolicy(Policy):
         score = self.merge_head(F.relu(self.read_pair(pair)))
         between = roots.forest[second] * gaps + roots.left[second] - 1
         merge = score.new_zeros(num * gaps, score.shape[1]).index_copy(0, between, score)
-        last = self.take_off_head(output).squeeze(1)
-        # The large values of flows, learned first, would drown what P_F needs of shared layers.
-        flow = self.flow_head(output.detach()).squeeze(1)
+        last, flow = self.root_head(output).unbind(1)
         at = roots.forest[roots.tree] * gaps + roots.gap
         take_off = last.new_zeros(num * gaps).index_copy(0, at, last.index_select(0, roots.tree))
         return _Reading(
