@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder, span_number
-from algorithms.span_policy import Expansion, SpanPolicy, Spans
+from algorithms.span_policy import Expansion, LabelledSpans, SpanPolicy, Spans
 from algorithms.span_rules import LEAST_RULE, LEAST_WEIGHT, SentenceWords, SpanRules, log_of
 from gfn_envs.errors import UserError, unknown_name
 from lvms.grammars.energy_grammar import EnergyGrammar
@@ -158,10 +158,10 @@ class ChartPolicy(SpanPolicy):
         """Sums the guessed weights of the whole sentence, float `[B]`, nats."""
         return self.root_logits(memory).logsumexp(-1)
 
-    def span_flow(self, memory: Memory, spans: Spans) -> Tensor:
+    def span_flow(self, memory: Memory, spans: LabelledSpans) -> Tensor:
         """Looks b up, float `[M]`, nats; see `SpanPolicy.span_flow`."""
         chart = _read(memory)
-        place = place_of(chart, spans.row, spans.left, spans.left + spans.width)
+        place = place_of(chart, spans.row, spans.left, spans.right)
         log_weight = self.log_weights(chart, place, spans.parent)
         return log_weight.gather(1, spans.label[:, None]).squeeze(1)
 
@@ -257,8 +257,8 @@ class ChartExpansion(Expansion):
 
 def _read(memory: Memory) -> _Memory:
     """Gives the parts of a memory their names again, which are lost where batches are joined."""
-    *spans, words, lengths = memory
-    return _Memory(*spans, SentenceWords(*words), lengths)
+    log_weight, hidden, words, lengths = memory
+    return _Memory(log_weight, hidden, SentenceWords(*words), lengths)
 
 
 def place_of(memory: _Memory, row: Tensor, left: Tensor, right: Tensor) -> Tensor:

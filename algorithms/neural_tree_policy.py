@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder
-from algorithms.span_policy import Expansion, SpanPolicy, Spans
+from algorithms.span_policy import Expansion, LabelledSpans, SpanPolicy, Spans
 from algorithms.span_rules import SentenceWords, SpanRules, log_of
 from gfn_envs.errors import UserError
 from lvms.grammars.energy_grammar import EnergyGrammar
@@ -20,21 +20,18 @@ from lvms.grammars.grammar import Grammar
 class _Memory(NamedTuple):
     """What is remembered of B sentences, with S spans of one word and more.
 
-    A split has a hidden layer that is linear in the vectors of the span and of its two parts, so
-    what each span adds to it in each place is computed once.
+    The first layer of a split is linear in the vectors of the span and of its two parts, so what
+    each span adds to it in each of these roles is computed once.
 
     Attributes:
-        whole: What each adds as the span that is split, `[B, S, H]`.
-        left: As the left part, `[B, S, H]`.
-        right: As the right part, `[B, S, H]`.
-        flow: Its part of the first layer of flows, `[B, S, H]`.
+        roles: What each adds as the span that is split, as its left and as its right part,
+            `[B, S, 3, H]`.
+        flow: What each adds to the first layer of flows, `[B, S, H]`.
         words: What the grammar says of the words.
         lengths: int64 `[B]`.
     """
 
-    whole: Tensor
-    left: Tensor
-    right: Tensor
+    roles: Tensor
     flow: Tensor
     words: SentenceWords
     lengths: Tensor
@@ -88,13 +85,14 @@ class NeuralTreePolicy(SpanPolicy):
             grammar.vocabulary, grammar.max_words, embedding, encoder_size, 2 * hidden, shortest=1
         )
         self.width = nn.Embedding(grammar.max_words + 1, 2 * hidden)
-        self.read_places = nn.Linear(hidden, 3 * hidden)
+        self.read_roles = nn.Linear(hidden, 3 * hidden)
         # The last label stands for the start symbol, which becomes a whole sentence.
         self.label = nn.Embedding(labels + 1, hidden)
         self.parent = nn.Embedding(labels + 1, hidden) if self.rules.by_parent else None
         self.left_label = nn.Embedding(labels + 1, hidden)
         self.root_head = zero_linear(hidden, labels)
-        self.split_head = zero_linear(hidden, 1)
+        self.split_head = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.split_head.weight)
         self.left_head = zero_linear(hidden, labels)
         self.right_head = zero_linear(hidden, labels)
         self.flow_label = nn.Embedding(labels + 1, hidden)
@@ -109,15 +107,16 @@ class NeuralTreePolicy(SpanPolicy):
         left, right = self.encoder.spans(words.shape[1])
         span = self.encoder(words) + self.width(right - left)
         own, flow = span.chunk(2, -1)
-        places = self.read_places(F.relu(own)).chunk(3, -1)
-        return _Memory(*places, flow, self.rules.words(words), lengths)
+        roles = self.read_roles(F.relu(own)).unflatten(-1, (3, -1))
+        return _Memory(roles, flow, self.rules.words(words), lengths)
 
     # -- SpanPolicy -----------------------------------------------------------------------------
 
     def root_logits(self, memory: Memory) -> Tensor:
         """Scores labels of the whole sentence, float `[B, K]`; see `SpanPolicy`."""
         known = _read(memory)
-        hidden = self._of_spans(known.whole, *self._sentences(known)) + self.label.weight[-1]
+        whole = self._role(known, 0, *self._sentences(known))
+        hidden = known.roles.flatten(0, 2).index_select(0, whole) + self.label.weight[-1]
         logits = self.root_head(F.relu(hidden))
         return logits + self.rules.log_root() if self.rule_scores else logits
 
@@ -126,12 +125,20 @@ class NeuralTreePolicy(SpanPolicy):
         known = _read(memory)
         row, left, right = self._sentences(known)
         start = torch.full_like(row, self.env.labels)
-        return self._flow(known, row, left, right, start, start)
+        return self.span_flow(memory, LabelledSpans(row, left, right, start, start))
 
-    def span_flow(self, memory: Memory, spans: Spans) -> Tensor:
+    def span_flow(self, memory: Memory, spans: LabelledSpans) -> Tensor:
         """Estimates inside weights, float `[M]`, nats; see `SpanPolicy.span_flow`."""
-        row, left, label, parent, width = spans
-        return self._flow(_read(memory), row, left, left + width, label, parent)
+        known = _read(memory)
+        row, left, right, label, parent = spans
+        place = row * known.flow.shape[1] + self.encoder.number(left, right)
+        # Unlike indexing, index_select has a gradient that does not sort.
+        hidden = known.flow.flatten(0, 1).index_select(0, place)
+        hidden = hidden + self.flow_label.weight.index_select(0, label)
+        if self.flow_parent is not None:
+            hidden = hidden + self.flow_parent.weight.index_select(0, parent)
+        flow = self.flow_head(F.relu(self.flow_layer(F.relu(hidden)))).squeeze(-1)
+        return flow + self.rules.alike(known.words, row, left, right)
 
     def expand(self, memory: Memory, spans: Spans) -> Expansion:
         """Scores all splits of spans; see `SpanPolicy.expand`."""
@@ -147,20 +154,24 @@ class NeuralTreePolicy(SpanPolicy):
             for name in ("row", "left", "label", "parent")
         )
         width = torch.cat([torch.full_like(spans.row, spans.width) for spans in groups])
-        span = self._of_spans(known.whole, row, left, left + width)
-        span = span + self.label.weight.index_select(0, label)
+        above = self.label.weight.index_select(0, label)
         if self.parent is not None:
-            span = span + self.parent.weight.index_select(0, parent)
+            above = above + self.parent.weight.index_select(0, parent)
         # Every split of every span, those of a span one after the other.
         splits = width - 1
         which = torch.arange(len(row), device=row.device).repeat_interleave(splits)
         first = splits.cumsum(0) - splits
         split = torch.arange(len(which), device=row.device) - first[which]
-        start, end = left[which], (left + width)[which]
+        whose, start, end = row[which], left[which], (left + width)[which]
         middle = start + 1 + split
-        first_layer = span.index_select(0, which)
-        first_layer = first_layer + self._of_spans(known.left, row[which], start, middle)
-        first_layer = first_layer + self._of_spans(known.right, row[which], middle, end)
+        roles = [
+            self._role(known, 0, whose, start, end),
+            self._role(known, 1, whose, start, middle),
+            self._role(known, 2, whose, middle, end),
+        ]
+        # The sum of one row for each role, without a tensor for each.
+        spans_sum = F.embedding_bag(torch.stack(roles, 1), known.roles.flatten(0, 2), mode="sum")
+        first_layer = spans_sum + above.index_select(0, which)
         logits = self.split_head(F.relu(first_layer)).squeeze(-1)
         sizes = [len(spans.row) * (spans.width - 1) for spans in groups]
         return [
@@ -170,23 +181,9 @@ class NeuralTreePolicy(SpanPolicy):
             )
         ]
 
-    def _flow(
-        self, known: _Memory, row: Tensor, left: Tensor, right: Tensor, label: Tensor,
-        parent: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """Estimates the log of the inside weights of labelled spans, float `[M]`."""
-        hidden = self._of_spans(known.flow, row, left, right)
-        hidden = hidden + self.flow_label.weight.index_select(0, label)
-        if self.flow_parent is not None:
-            hidden = hidden + self.flow_parent.weight.index_select(0, parent)
-        flow = self.flow_head(F.relu(self.flow_layer(F.relu(hidden)))).squeeze(-1)
-        return flow + self.rules.alike(known.words, row, left, right)
-
-    def _of_spans(self, each: Tensor, row: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Looks spans up in `[B, S, H]`, `[M, H]`."""
-        place = row * each.shape[1] + self.encoder.number(left, right)
-        # Unlike indexing, index_select has a gradient that does not sort.
-        return each.flatten(0, 1).index_select(0, place)
+    def _role(self, known: _Memory, role: int, row: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Finds what spans add in a role in a flat `[B S 3]`."""
+        return 3 * (row * known.roles.shape[1] + self.encoder.number(left, right)) + role
 
     def _sentences(self, known: _Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the rows of all sentences and their fenceposts, int64 `[B]` each."""
@@ -274,5 +271,5 @@ class NeuralExpansion(Expansion):
 
 def _read(memory: Memory) -> _Memory:
     """Gives the parts of a memory their names again, which are lost where batches are joined."""
-    *spans, words, lengths = memory
-    return _Memory(*spans, SentenceWords(*words), lengths)
+    roles, flow, words, lengths = memory
+    return _Memory(roles, flow, SentenceWords(*words), lengths)

@@ -91,7 +91,7 @@ def _along(
     """Makes the trajectories to structures that were drawn and scored as a whole."""
     actions, lengths = env.sample_trajectory_to(z, _of_rows(context, rows))
     actions = actions[: int(lengths.max()) if len(lengths) else 0]
-    batch = replay(env, actions, lengths, x, rows, context)
+    batch = replay(env, actions, lengths, x, rows, context, z)
     batch.log_pf, batch.memory = log_pf[: len(actions)], memory
     return batch
 
@@ -272,6 +272,7 @@ def replay(
     x: Tensor,
     rows: Tensor,
     context: Tensor | None = None,
+    z: Tensor | None = None,
 ) -> TrajectoryBatch:
     """Takes given actions from the initial state.
 
@@ -282,17 +283,15 @@ def replay(
         x: Observations, `[B, ...]`.
         rows: int64 `[N]`, the observation of each trajectory.
         context: int64 `[B, C]`; may be left out where C = 0.
+        z: The structures that they lead to, int64 `[N, S]`, if known; it may save time.
 
     Returns:
         The trajectories, not scored.
     """
     context = _of_rows(env.empty_context(len(x)) if context is None else context, rows)
-    states = [env.initial_states(len(rows))]
-    for action in actions:
-        following = env.step(states[-1], action.clamp_min(0), context)
-        states.append(torch.where((action >= 0)[:, None], following, states[-1]))
+    states = env.states_along(actions, context, z)
     # Environments that find all actions of a row at once give them transposed.
-    return TrajectoryBatch(x, rows, context, torch.stack(states), actions.contiguous(), lengths)
+    return TrajectoryBatch(x, rows, context, states, actions.contiguous(), lengths)
 
 
 def backward_rollout(
@@ -327,7 +326,7 @@ def backward_rollout(
     with torch.no_grad():
         memory = policy.encode(x)
     actions, lengths = backward.sample(env, policy, memory, rows, row_context, z, generator)
-    return replay(env, actions, lengths, x, rows, context)
+    return replay(env, actions, lengths, x, rows, context, z)
 
 
 def mask_illegal(

@@ -1,7 +1,7 @@
 """Policies that build trees from the top down, each open span by itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,24 @@ class Spans(NamedTuple):
     label: Tensor
     parent: Tensor
     width: int
+
+
+class LabelledSpans(NamedTuple):
+    """Labelled spans of any width.
+
+    Attributes:
+        row: int64 `[M]`, the observation of each.
+        left: int64 `[M]`, the fencepost before its first word.
+        right: int64 `[M]`, the fencepost behind its last word.
+        label: int64 `[M]`.
+        parent: int64 `[M]`; see `Spans`.
+    """
+
+    row: Tensor
+    left: Tensor
+    right: Tensor
+    label: Tensor
+    parent: Tensor
 
 
 class Expansion(ABC):
@@ -105,7 +123,7 @@ class SpanPolicy(Policy):
         return [self.expand(memory, spans) for spans in groups]
 
     @abstractmethod
-    def span_flow(self, memory: Memory, spans: Spans) -> Tensor:
+    def span_flow(self, memory: Memory, spans: LabelledSpans) -> Tensor:
         """Estimates the log of the sum of what all trees over each span add to p(x, z).
 
         Given its label and its parent's; the state flow of detailed balance is the sum over open
@@ -170,7 +188,7 @@ class SpanPolicy(Policy):
         left_gap, right_gap = children(nodes)
         left_label, right_label = _label_at(nodes, left_gap), _label_at(nodes, right_gap)
         places, parts = [rows.new_empty(0)], [memory[0].new_empty(0, 3)]
-        wide = [group for group in self._nodes_by_width(z, rows) if group[2].width > 2]
+        wide = self._wide_nodes(z, rows)
         expansions = self.expand_all(memory, [spans for _, _, spans in wide])
         for (tree, gap, spans), expansion in zip(wide, expansions, strict=True):
             where = gap - spans.left
@@ -192,26 +210,33 @@ class SpanPolicy(Policy):
             memory: What `encode` returned.
             rows: int64 `[N]`.
         """
-        places, flows = [rows.new_empty(0)], [memory[0].new_empty(0)]
-        for tree, gap, spans in self._nodes_by_width(z, rows):
-            places.append(tree * self.env.num_gaps + gap)
-            flows.append(self.span_flow(memory, spans))
-        flat = memory[0].new_zeros(len(z) * self.env.num_gaps)
-        return flat.index_add(0, torch.cat(places), torch.cat(flows)).view(len(z), -1)
+        tree, gap, spans = self._nodes(z, rows)
+        flow = self.span_flow(memory, spans)
+        flat = flow.new_zeros(len(z) * self.env.num_gaps)
+        return flat.index_add(0, tree * self.env.num_gaps + gap, flow).view(len(z), -1)
 
-    def _nodes_by_width(self, z: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Spans]]:
-        """Finds the nodes of each width: their trees and gaps, int64 `[M]`, and spans."""
+    def _nodes(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, LabelledSpans]:
+        """Finds all nodes: their trees and gaps, int64 `[M]`, and spans."""
         nodes = tree_nodes(z)
         above = torch.maximum(*parents(nodes))
         parent = nodes.label.gather(1, above.clamp_min(0)).where(above >= 0, self.env.labels)
-        width = (nodes.right - nodes.left).where(nodes.label >= 0, 0)
-        for words in range(2, self.env.max_words + 1):
-            tree, gap = (width == words).nonzero(as_tuple=True)
-            if len(tree):
-                yield tree, gap, Spans(
-                    rows[tree], nodes.left[tree, gap], nodes.label[tree, gap],
-                    parent[tree, gap], words,
-                )  # fmt: skip
+        tree, gap = (nodes.label >= 0).nonzero(as_tuple=True)
+        left, right, label = (part[tree, gap] for part in (nodes.left, nodes.right, nodes.label))
+        return tree, gap, LabelledSpans(rows[tree], left, right, label, parent[tree, gap])
+
+    def _wide_nodes(self, z: Tensor, rows: Tensor) -> list[tuple[Tensor, Tensor, Spans]]:
+        """Finds the nodes of each width of three words or more: trees, gaps, int64, and spans."""
+        tree, gap, (row, left, right, label, parent) = self._nodes(z, rows)
+        width = right - left
+        order, sizes = width.argsort(), width.bincount().tolist()
+        ordered = (part[order].split(sizes) for part in (tree, gap, row, left, label, parent))
+        return [
+            (trees, gaps, Spans(rows, lefts, labels, above, words))
+            for words, (trees, gaps, rows, lefts, labels, above) in enumerate(
+                zip(*ordered, strict=True)
+            )
+            if words > 2 and len(trees)
+        ]
 
     def _in_order(self, z: Tensor, log_root: Tensor, place: Tensor, part: Tensor) -> Tensor:
         """Puts log-probabilities where their actions are, float `[max_steps, N]`.

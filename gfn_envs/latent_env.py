@@ -313,6 +313,26 @@ class LatentEnv(ABC):
 
         return walk_backward(self, state, context, draw)
 
+    def states_along(self, actions: Tensor, context: Tensor, end: Tensor | None = None) -> Tensor:
+        """Gives the states of trajectories from the initial state.
+
+        The fallback takes the actions one after another.
+
+        Args:
+            actions: int64 `[T, B]`, legal ones, padded with -1.
+            context: int64 `[B, C]`.
+            end: The state that each trajectory leads to, int64 `[B, S]`, if it is known: some
+                environments then give all states at once.
+
+        Returns:
+            int64 `[T + 1, B, S]`; after its last action a row repeats its last state.
+        """
+        states = [self.initial_states(len(context))]
+        for action in actions:
+            following = self.step(states[-1], action.clamp_min(0), context)
+            states.append(torch.where((action >= 0)[:, None], following, states[-1]))
+        return torch.stack(states)
+
     # -- for people -----------------------------------------------------------------------------
 
     def to_structure(self, state: Tensor, context_row: Tensor) -> Any:

@@ -131,6 +131,36 @@ class TopDownTree(LabelledTreeEnv):
         taken = torch.arange(2 * self.num_gaps, device=state.device) < lengths[:, None]
         return action.gather(1, order).where(taken, UNSET).T, lengths
 
+    def states_along(self, actions: Tensor, context: Tensor, end: Tensor | None = None) -> Tensor:
+        """Gives the states on the way, of a known end all at once; see `LatentEnv.states_along`.
+
+        A span waits at its first gap from when it is labelled until it is split, and lies at the
+        gap of its split from then on.
+        """
+        if end is None:
+            return super().states_along(actions, context)
+        steps, (num, size) = len(actions), end.shape
+        order, lengths = self.order_of_actions(end)
+        number = torch.arange(2 * self.num_gaps, device=end.device).expand_as(order)
+        time = 1 + torch.empty_like(order).scatter_(1, order, number)
+        # What never happens does so after the last state.
+        split_time, label_time = time.where(time <= lengths[:, None], steps + 1).chunk(2, dim=1)
+        nodes = tree_nodes(end)
+        waiting = torch.where(nodes.label >= 0, OPEN - nodes.label, nodes.label)
+        events = (
+            (label_time, nodes.left, waiting, 1),
+            (split_time, nodes.left, waiting, -1),
+            (split_time, self._gap.expand_as(time[:, : self.num_gaps]), nodes.label, 1),
+        )
+        row = torch.arange(num, device=end.device)[:, None]
+        change = end.new_zeros((steps + 2) * num * size)
+        for when, gap, label, sign in events:
+            place = (when * num + row) * size + gap.clamp_min(0)
+            for part, value in enumerate((label, nodes.left, nodes.right)):
+                there = (place + part * self.num_gaps).flatten()
+                change.index_add_(0, there, sign * (value - UNSET).flatten())
+        return UNSET + change.view(steps + 2, num, size)[:-1].cumsum(0)
+
     def order_of_actions(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Says when a tree's nodes were split and labelled.
 

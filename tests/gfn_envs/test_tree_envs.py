@@ -211,6 +211,20 @@ def test_sampled_trajectories_to_partial_and_long_trees(env_class):
         assert torch.equal(replay(env, actions, context), state)
 
 
+@both
+def test_states_on_the_way_are_the_same_when_the_end_is_known(env_class):
+    env = env_class(7, 3)
+    generator = torch.Generator().manual_seed(0)
+    context = env.sample_context(64, generator)
+    states, _ = random_walk(env, context)
+    for end in (states[0], states[3], states[-1]):
+        actions, _ = env.sample_trajectory_to(end, context, generator)
+        one_by_one = env.states_along(actions, context)
+        assert torch.equal(one_by_one[0], env.initial_states(64))
+        assert torch.equal(one_by_one[-1], end)
+        assert torch.equal(env.states_along(actions, context, end), one_by_one)
+
+
 # -- from the root down ---------------------------------------------------------------------------
 
 
