@@ -18,6 +18,7 @@ from benchmarks.em.problem import Problem, make_m_step
 from benchmarks.em.sweep import EMCell, Options
 from benchmarks.grid import make_grid
 from benchmarks.options import require_names
+from benchmarks.posterior.training import is_grammar
 from benchmarks.provenance import derive_seed
 from benchmarks.report import results
 from benchmarks.run_folder import RunFolder
@@ -97,6 +98,11 @@ class EMSuite(Task):
         """Makes the method's learner from the start that all methods share."""
         data = self._data[cell.task, cell.seed]
         model: LatentVariableModel = models.make(cell.task)
+        if is_grammar(model):
+            raise UserError(
+                f"{cell.task} keeps to sentences of one length, so a grammar that makes no others "
+                "would beat the truth; learn grammars with: gfnem run grammar"
+            )
         if not isinstance(model, StartAtData):
             raise UserError(f"{type(model).__name__} has no start_at_data to begin learning from.")
         start_seed = derive_seed(cell.seed, cell.task, "start")
