@@ -72,6 +72,12 @@ class EMSuite(Task):
         if not 0 < options.beta <= 1:
             raise UserError(f"--beta must be above 0 and at most 1; got {options.beta}.")
         require_names("tasks", options.tasks, models)
+        for task in options.tasks:
+            if is_grammar(models.make(task)):
+                raise UserError(
+                    f"{task} keeps to sentences of one length, so a grammar that makes no others "
+                    "would beat the truth; learn grammars with: gfnem run grammar"
+                )
         require_names("methods", options.methods, em_methods)
         require_names("policy", [options.policy], policies)
         self.evaluate_every = options.every
@@ -98,11 +104,6 @@ class EMSuite(Task):
         """Makes the method's learner from the start that all methods share."""
         data = self._data[cell.task, cell.seed]
         model: LatentVariableModel = models.make(cell.task)
-        if is_grammar(model):
-            raise UserError(
-                f"{cell.task} keeps to sentences of one length, so a grammar that makes no others "
-                "would beat the truth; learn grammars with: gfnem run grammar"
-            )
         if not isinstance(model, StartAtData):
             raise UserError(f"{type(model).__name__} has no start_at_data to begin learning from.")
         start_seed = derive_seed(cell.seed, cell.task, "start")
