@@ -18,6 +18,7 @@ from benchmarks.em.problem import Problem, make_m_step
 from benchmarks.em.sweep import EMCell, Options
 from benchmarks.grid import make_grid
 from benchmarks.options import require_names
+from benchmarks.posterior.training import is_grammar
 from benchmarks.provenance import derive_seed
 from benchmarks.report import results
 from benchmarks.run_folder import RunFolder
@@ -71,6 +72,12 @@ class EMSuite(Task):
         if not 0 < options.beta <= 1:
             raise UserError(f"--beta must be above 0 and at most 1; got {options.beta}.")
         require_names("tasks", options.tasks, models)
+        for task in options.tasks:
+            if is_grammar(models.make(task)):
+                raise UserError(
+                    f"{task} keeps to sentences of one length, so a grammar that makes no others "
+                    "would beat the truth; learn grammars with: gfnem run grammar"
+                )
         require_names("methods", options.methods, em_methods)
         require_names("policy", [options.policy], policies)
         self.evaluate_every = options.every

@@ -95,7 +95,7 @@ def make_policy(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if _is_grammar(model):
+        if is_grammar(model):
             return tree_policies.make(name or TREE_POLICY, model, **settings)
         return policies.make(name or POLICY, model.env, x_size=x[0].numel(), **settings)
 
@@ -120,7 +120,7 @@ def make_objective(name: str, model: LatentVariableModel, **settings: Any) -> Ob
             raise UserError(f"{type(model).__name__} has no node_scores, which {name} needs.")
         return objectives.make(name, model.node_scores, **settings)
     if name.startswith("rtb"):
-        if _is_grammar(model):
+        if is_grammar(model):
             raise UserError(
                 f"{name} weighs structures against uniform actions, which build some trees more "
                 "often than others."
@@ -129,6 +129,6 @@ def make_objective(name: str, model: LatentVariableModel, **settings: Any) -> Ob
     return objectives.make(name, **settings)
 
 
-def _is_grammar(model: LatentVariableModel) -> bool:
+def is_grammar(model: LatentVariableModel) -> bool:
     """Says whether a model's structures are trees over words, to be built by a tree policy."""
     return isinstance(model, Grammar | EnergyGrammar)

@@ -338,6 +338,7 @@ def test_sampled_e_steps_end_where_exact_em_does(method):
         ("--beta-iterations 0", "--beta-iterations must be at least 1"),
         ("--points 2 --tasks mixture-tiny", "Nothing to compare: 2 points are too few to start 4"),
         ("--tasks hmm-medium --methods exact-em", "Nothing to compare: "),
+        ("--tasks hmm-tiny energy-tiny", "energy-tiny keeps to sentences of one length"),
     ],
 )
 def test_wrong_words(words, message, capsys, tmp_path, monkeypatch):
