@@ -11,7 +11,14 @@ from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder, span_number
 from algorithms.span_policy import Expansion, LabelledSpans, SpanPolicy, Spans
-from algorithms.span_rules import LEAST_RULE, LEAST_WEIGHT, SentenceWords, SpanRules, log_of
+from algorithms.span_rules import (
+    LEAST_RULE,
+    LEAST_WEIGHT,
+    RuleTables,
+    SentenceWords,
+    SpanRules,
+    log_of,
+)
 from gfn_envs.errors import UserError, unknown_name
 from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
@@ -187,8 +194,9 @@ class ChartPolicy(SpanPolicy):
         scale = log_weight.detach().amax(-1)
         share = (log_weight - scale[:, None]).exp()
         sizes = [len(place) for place in places]
+        tables, sides = self.rules.tables(), self.rules.side
         return [
-            ChartExpansion(self, chart, spans, *parts)
+            ChartExpansion(tables, chart.words, spans, sides(spans.label, spans.parent), *parts)
             for spans, *parts in zip(groups, share.split(sizes), scale.split(sizes), strict=True)
         ]
 
@@ -200,31 +208,31 @@ class ChartExpansion(Expansion):
     """
 
     def __init__(
-        self, policy: ChartPolicy, memory: _Memory, spans: Spans, share: Tensor, scale: Tensor
-    ) -> None:
+        self, tables: RuleTables, words: SentenceWords, spans: Spans, side: Tensor, share: Tensor,
+        scale: Tensor,
+    ) -> None:  # fmt: skip
         """Weighs them.
 
         Args:
-            policy: Knows the rules.
-            memory: What `encode` returned.
+            tables: The rules.
+            words: What they say of the words.
             spans: Of three words or more.
+            side: Their left-hand sides, int64 `[M]`.
             share: The weights of the labels of their parts, `[M 2 (w - 2), K]`: for each first of
                 the left parts of two words and more, then of the right ones, wide to narrow.
             scale: The log that each of them was divided by, `[M 2 (w - 2)]`, nats.
         """
-        row, left, label, parent, width = spans
-        self.width = width
-        side, last = policy.rules.side(label, parent), left + width - 1
+        row, left, _, _, width = spans
+        self.width, last = width, left + width - 1
         lefts, rights = share.view(len(row), 2, width - 2, -1).unbind(1)
         left_scale, right_scale = scale.view(len(row), 2, width - 2).unbind(1)
         # A word and a span, by the span's label, `[M, K]`; for the left word, then for the right.
-        words, rules = memory.words, policy.rules
-        self.behind_word = rights[:, 0] * rules.with_first(words, row, left, side)
-        self.before_word = lefts[:, -1] * rules.with_last(words, row, last, side)
+        self.behind_word = rights[:, 0] * tables.with_first(words, row, left, side)
+        self.before_word = lefts[:, -1] * tables.with_last(words, row, last, side)
         totals = [self.behind_word.sum(-1, keepdim=True), self.before_word.sum(-1, keepdim=True)]
         if width > 3:  # two spans, by the left one's label, `[M, w - 3, K]`
             self.rights = rights[:, 1:]
-            self.rules = rules.tables().inner.index_select(0, side)
+            self.rules = tables.inner.index_select(0, side)
             self.lefts = lefts[:, :-1] * (self.rights @ self.rules.mT)
             totals.insert(1, self.lefts.sum(-1))
         log_scale = F.pad(left_scale, (1, 0)) + F.pad(right_scale, (0, 1))

@@ -11,7 +11,7 @@ from algorithms.mlp_policy import zero_linear
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder
 from algorithms.span_policy import Expansion, LabelledSpans, SpanPolicy, Spans
-from algorithms.span_rules import SentenceWords, SpanRules, log_of
+from algorithms.span_rules import RuleTables, SentenceWords, SpanRules, log_of
 from gfn_envs.errors import UserError
 from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
@@ -173,9 +173,10 @@ class NeuralTreePolicy(SpanPolicy):
         spans_sum = F.embedding_bag(torch.stack(roles, 1), known.roles.flatten(0, 2), mode="sum")
         first_layer = spans_sum + above.index_select(0, which)
         logits = self.split_head(F.relu(first_layer)).squeeze(-1)
+        tables = self.rules.tables()
         sizes = [len(spans.row) * (spans.width - 1) for spans in groups]
         return [
-            NeuralExpansion(self, known.words, spans, *parts)
+            NeuralExpansion(self, tables, known.words, spans, *parts)
             for spans, *parts in zip(
                 groups, first_layer.split(sizes), logits.split(sizes), strict=True
             )
@@ -195,14 +196,15 @@ class NeuralExpansion(Expansion):
     """Scores of all splits of some spans of one width, and of the labels of their parts."""
 
     def __init__(
-        self, policy: NeuralTreePolicy, words: SentenceWords, spans: Spans, first_layer: Tensor,
-        logits: Tensor,
+        self, policy: NeuralTreePolicy, tables: RuleTables, words: SentenceWords, spans: Spans,
+        first_layer: Tensor, logits: Tensor,
     ) -> None:  # fmt: skip
         """Adds what the rules say of the splits.
 
         Args:
-            policy: Has the heads and the rules.
-            words: What the grammar says of the words.
+            policy: Has the heads.
+            tables: The rules.
+            words: What they say of the words.
             spans: Of three words or more.
             first_layer: The first hidden layer of each split, before its activation,
                 `[M (w - 1), H]`.
@@ -210,6 +212,7 @@ class NeuralExpansion(Expansion):
         """
         self.policy, self.words, self.spans, self.first_layer = policy, words, spans, first_layer
         self.side = policy.rules.side(spans.label, spans.parent)
+        self.tables = tables
         self.split_logits = logits.view(-1, spans.width - 1)
         if policy.rule_scores:
             self.split_logits = self.split_logits + self._split_rules()
@@ -220,7 +223,7 @@ class NeuralExpansion(Expansion):
         if not self.policy.rule_scores:
             return logits
         by_word = log_of(self.before_word)
-        by_span = self.policy.rules.tables().log_left.index_select(0, self.side)
+        by_span = self.tables.log_left.index_select(0, self.side)
         is_last = (split == self.spans.width - 2)[:, None]
         return logits + torch.where(is_last, by_word, by_span)
 
@@ -232,7 +235,7 @@ class NeuralExpansion(Expansion):
         if not self.policy.rule_scores:
             return logits
         by_word = log_of(self.behind_word)
-        inner = self.policy.rules.tables().inner
+        inner = self.tables.inner
         place = self.side * inner.shape[1] + left_label
         by_span = log_of(inner.flatten(0, 1).index_select(0, place))
         return logits + torch.where((split == 0)[:, None], by_word, by_span)
@@ -242,12 +245,12 @@ class NeuralExpansion(Expansion):
 
         As if labels made no difference to what parts of two words and more become.
         """
-        rules, words = self.policy.rules, self.words
+        tables, rules, words = self.tables, self.policy.rules, self.words
         row, left, _, _, width = self.spans
         last = left + width - 1
-        self.behind_word = rules.with_first(words, row, left, self.side)
-        self.before_word = rules.with_last(words, row, last, self.side)
-        inner = rules.tables().log_inner.index_select(0, self.side)
+        self.behind_word = tables.with_first(words, row, left, self.side)
+        self.before_word = tables.with_last(words, row, last, self.side)
+        inner = tables.log_inner.index_select(0, self.side)
         log_rules = inner[:, None].expand(-1, width - 1).clone()
         # Words are known: what all rules that make them add, and not how frequent they are.
         log_rules[:, 0] = log_of(self.behind_word.sum(-1)) + self._surplus(row, left)

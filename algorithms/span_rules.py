@@ -40,6 +40,24 @@ class RuleTables(NamedTuple):
     log_left: Tensor
     log_inner: Tensor
 
+    def with_first(self, words: "SentenceWords", row: Tensor, left: Tensor, side: Tensor) -> Tensor:
+        """Sums over the preterminals of first words, by the label of the right part.
+
+        Args:
+            words: What `SpanRules.words` returned.
+            row: The sentence of each span, int64 `[M]`.
+            left: Where it begins.
+            side: Its left-hand side.
+
+        Returns:
+            The rules, divided by the largest, times the words' weights, `[M, K]`.
+        """
+        return _with_word(words.weight, self.first, words.first, row, left, side)
+
+    def with_last(self, words: "SentenceWords", row: Tensor, last: Tensor, side: Tensor) -> Tensor:
+        """Does the same for last words, by the label of the left part; see `with_first`."""
+        return _with_word(words.weight, self.last, words.last, row, last, side)
+
 
 class SentenceWords(NamedTuple):
     """What a grammar says of the words of B sentences, n of them in the longest.
@@ -145,39 +163,6 @@ class SpanRules:
         by_preterminal = table.view(labels, preterminals, -1).transpose(0, 1).flatten(1)
         return (weight @ by_preterminal).unflatten(-1, (labels, -1))
 
-    def with_first(self, words: SentenceWords, row: Tensor, left: Tensor, side: Tensor) -> Tensor:
-        """Sums over the preterminals of first words, by the label of the right part.
-
-        Args:
-            words: What `words` returned.
-            row: The sentence of each span, int64 `[M]`.
-            left: Where it begins.
-            side: Its left-hand side.
-
-        Returns:
-            The rules, divided by the largest, times the words' weights, `[M, K]`.
-        """
-        table, each_word = self.tables().first, words.first
-        return self._with_word(words.weight, table, each_word, row, left, side)
-
-    def with_last(self, words: SentenceWords, row: Tensor, last: Tensor, side: Tensor) -> Tensor:
-        """Does the same for last words, by the label of the left part; see `with_first`."""
-        table, each_word = self.tables().last, words.last
-        return self._with_word(words.weight, table, each_word, row, last, side)
-
-    def _with_word(
-        self, weight: Tensor, table: Tensor, each_word: Tensor,
-        row: Tensor, position: Tensor, side: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """Sums preterminals into the rules of given sides, or looks the sums up, `[M, K]`."""
-        place = row * weight.shape[1] + position
-        if not self.by_parent:
-            place = place * self.grammar.nonterminals + side
-            return each_word.flatten(0, 2).index_select(0, place)
-        emitted = weight.flatten(0, 1).index_select(0, place)
-        rules = table.index_select(0, side).unflatten(1, (emitted.shape[1], -1))
-        return (emitted[:, None] @ rules).squeeze(1)
-
     def alike(self, words: SentenceWords, row: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Gives inside weights, for any label, of a grammar whose rules are all alike.
 
@@ -196,6 +181,19 @@ class SpanRules:
     def alike_rules(self, width: Tensor) -> Tensor:
         """Gives what the rules add to `alike`, nats, by the number of words; 0 for one word."""
         return self._flat_weight.to(width.device)[width]
+
+
+def _with_word(
+    weight: Tensor, table: Tensor, known: Tensor, row: Tensor, position: Tensor, side: Tensor
+) -> Tensor:
+    """Looks sums over preterminals up, or makes those that are asked for if none are known."""
+    place = row * weight.shape[1] + position
+    if known.numel():
+        place = place * known.shape[2] + side
+        return known.flatten(0, 2).index_select(0, place)
+    emitted = weight.flatten(0, 1).index_select(0, place)
+    rules = table.index_select(0, side).unflatten(1, (emitted.shape[1], -1))
+    return (emitted[:, None] @ rules).squeeze(1)
 
 
 def log_weights_of_alike_rules(nonterminals: int, preterminals: int, max_words: int) -> Tensor:
