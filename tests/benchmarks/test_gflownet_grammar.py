@@ -191,9 +191,9 @@ def test_the_policy_of_the_best_weights_belongs_to_their_grammar(data):
     best = learner.copy_of_best()
     model, policy = best["model"], best["policy"]
     assert isinstance(policy, ChartPolicy)
-    assert policy.grammar is model
-    assert policy.grammar is not learner.model
-    assert learner.learner.policy.grammar is learner.model
+    assert policy.rules.grammar is model
+    assert policy.rules.grammar is not learner.model
+    assert learner.learner.policy.rules.grammar is learner.model
     # It follows the copy's rules, and nothing that becomes of the original.
     test = task.judges.test.words[:6]
     memory = policy.encode(test)
