@@ -14,7 +14,7 @@ CONTEST = Contest(
     },
     wins="comes nearest to the posterior",
     run="training",
-    update="update",
+    update="round",
     evaluation="likelihood evaluation",
     seeds_share=False,
 )
