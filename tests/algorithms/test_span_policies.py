@@ -11,6 +11,7 @@ from algorithms.rollout import replay, rollout, score
 from algorithms.sentence_encoder import span_number
 from algorithms.span_balance import SpanBalance
 from algorithms.span_policy import SpanPolicy
+from algorithms.trajectory_batch import concatenate
 from algorithms.tree_policies import tree_policies
 from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
@@ -151,6 +152,64 @@ def test_losses_reach_the_policy_and_not_the_model(name: str, parent: bool) -> N
     VarGrad().loss(model.env, policy, batch).loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
     assert all(p.grad is None for p in model.parameters())
+
+
+@every
+@both
+def test_batches_of_different_lengths_are_joined(name: str, parent: bool) -> None:
+    model = make_grammar(parent)
+    policy = make_policy(model, name)
+    batches = []
+    for words in (3, WORDS):
+        x = torch.arange(2 * WORDS).view(2, WORDS) % 5
+        x = x.where(torch.arange(WORDS) < words, -1)
+        rows = torch.tensor([0, 0, 1])
+        batches.append(rollout(model.env, policy, x, rows=rows, context=model.context(x)))
+    joined = concatenate(batches)
+    flows = [policy.node_flows(b.z, b.memory, b.rows) for b in (*batches, joined) if b.memory]
+    torch.testing.assert_close(flows[2], torch.cat(flows[:2]))
+    assert joined.memory is not None
+    log_pf = policy.score_structures(joined.z, joined.memory, joined.rows)
+    torch.testing.assert_close(log_pf, joined.log_pf)
+
+
+@both
+@pytest.mark.parametrize(
+    "settings", [{"name": "neural"}, {"name": "chart", "first_guess": "alike"}]
+)
+def test_where_all_rules_are_alike_nothing_is_left_to_learn(
+    settings: dict[str, str], parent: bool
+) -> None:
+    model = make_grammar(parent)
+    with torch.no_grad():
+        model.root_logits.zero_()
+        model.binary_logits.zero_()
+    policy = tree_policies.make(model=model, **settings)
+    x, z = model.sample(20, torch.Generator().manual_seed(0))
+    memory = policy.encode(x)
+    log_q = policy.score_structures(z, memory, torch.arange(20)).sum(0)
+    torch.testing.assert_close(log_q, model.posterior_log_prob(x, z), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        policy.log_partition(memory), model.log_marginal(x), atol=1e-4, rtol=1e-5
+    )
+
+
+def test_the_neural_policy_acts_by_the_present_rules_of_a_grammar_with_energies() -> None:
+    grammar = make_grammar(False)
+    model = EnergyGrammar(grammar)
+    policies = make_policy(grammar, "neural"), make_policy(model, "neural")
+    plain = make_policy(model, "neural-plain")
+    x, z = grammar.sample(20, torch.Generator().manual_seed(0))
+
+    def log_q(policy: SpanPolicy) -> torch.Tensor:
+        return policy.score_structures(z, policy.encode(x), torch.arange(20)).sum(0)
+
+    before, without = log_q(policies[0]), log_q(plain)
+    torch.testing.assert_close(log_q(policies[1]), before)
+    with torch.no_grad():
+        grammar.binary_logits.mul_(2)
+    assert (log_q(policies[1]) - before).abs().mean() > 0.1
+    torch.testing.assert_close(log_q(plain), without)
 
 
 @every
