@@ -160,7 +160,9 @@ def _carry_out_here(
     for job in jobs:
         display = JobDisplay(functools.partial(bar.show, job), functools.partial(bar.say, job))
         failure = _attempt_cell(task, task.cells[job], run, display, tensorboard)
-        if failure is not None:
+        if failure is None:
+            bar.show(job, task.num_updates, {})  # also of a cell that ended early
+        else:
             failures[job] = failure
             bar.fail(job, failure)
     return failures
@@ -269,12 +271,14 @@ def _update_cell(
         name = cell.folder.removeprefix("cells/").replace("/", "-")
         writer = tensorboard_writer()(run.path / "tensorboard" / name, purge_step=done + 1)
     last_saved = time.monotonic()
-    for update in range(done + 1, task.num_updates + 1):
+    while done < task.num_updates and not task.is_done(learner):
+        update = done + 1
         cpu, wall = time.process_time(), time.perf_counter()
         metrics = learner.update(data)
         cost["cpu_seconds"] += time.process_time() - cpu
         cost["wall_seconds"] += time.perf_counter() - wall
         _require_finite(metrics, update)
+        done = update
         if update % task.evaluate_every != 0 and update < task.num_updates:
             display.show(update, metrics)
             continue
@@ -293,7 +297,7 @@ def _update_cell(
             last_saved = time.monotonic()
     if writer is not None:
         writer.close()
-    _save(folder, learner, cost, task.num_updates)
+    _save(folder, learner, cost, done)
     final_metrics = task.final_metrics(learner)
     task.save_details(learner, folder)
     folder.write_json(
@@ -304,7 +308,7 @@ def _update_cell(
             "metrics": final_metrics,
             "cost": {
                 **cost,
-                "updates": task.num_updates,
+                "updates": done,
                 "likelihood_evaluations": learner.likelihood_evaluations,
                 "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             },

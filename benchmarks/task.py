@@ -80,7 +80,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def num_updates(self) -> int:
-        """How many updates each learner gets."""
+        """How many updates each learner gets, at most; see `is_done`."""
 
     @abstractmethod
     def data(self, cell: Any) -> Tensor:
@@ -98,6 +98,14 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, learner: Any) -> dict[str, float]:
         """Measures a learner after an update; not counted in its cost."""
+
+    def is_done(self, learner: Any) -> bool:
+        """Says whether a learner is at its end though updates are left; never by default.
+
+        Asked after every measurement, and of a learner that is resumed; it must depend on nothing
+        but what `Learner.state_dict` holds.
+        """
+        return False
 
     def warning(self, learner: Any, update: int, metrics: dict[str, float]) -> str | None:
         """Says what people should know at once of a learner that was just measured, if anything.

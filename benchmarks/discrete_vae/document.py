@@ -43,7 +43,7 @@ def make_document(task: DiscreteVAETask, folder: RunFolder) -> Document:
     config = folder.read_json("config.json")
     with style():
         curves = to_svg(draw_curves(results))
-    table = sortable_table(HEADERS, make_rows(standings), legend(task))
+    table = sortable_table(HEADERS, make_rows(standings), legend(task, results))
     sections = [
         Section("Methods", [*notices(progress), *_glance(standings), table]),
         Section(

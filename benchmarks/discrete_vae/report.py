@@ -10,7 +10,7 @@ from benchmarks.discrete_vae.pictures import draw_curves, draw_reconstructions, 
 from benchmarks.discrete_vae.results import DVAEResult
 from benchmarks.held_out.cell import MethodCell
 from benchmarks.held_out.results import Standing, read_results, stand
-from benchmarks.held_out.table import show_behind, show_runs, show_score, write_table
+from benchmarks.held_out.table import early_ends, show_behind, show_runs, show_score, write_table
 from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
 
@@ -48,7 +48,7 @@ def write(
         for result in results
         if "own_nll" in result.details
     ]
-    table = write_table(folder, HEADERS, rows, [legend(task), *own_bounds], failures)
+    table = write_table(folder, HEADERS, rows, [legend(task, results), *own_bounds], failures)
     files = [folder.path / "table.md"]
     if results:
         pictures = {
@@ -85,8 +85,8 @@ def make_rows(standings: Sequence[Standing[DVAEResult]]) -> list[list[str]]:
     return rows
 
 
-def legend(task: DiscreteVAETask) -> str:
-    """Explains the table."""
+def legend(task: DiscreteVAETask, results: Sequence[DVAEResult]) -> str:
+    """Explains the table of these methods."""
     options, images = task.options, counted(len(task.judges.test), "test image")
     return (
         f"Nats an image, means over {images}; every method's best weights by validation NLL. Test "
@@ -99,7 +99,7 @@ def legend(task: DiscreteVAETask) -> str:
         "by 1 and 50 samples, as NLL. ESS: effective importance samples as a share. Perplexity: "
         f"of the codes in use, at most {options.codes}. Below pixels: how far the NLL is below "
         "that of independent pixels; a method is called collapsed where that is less than 1 % of "
-        "it. CPU s: of one run, without measurements."
+        "it. CPU s: of one run, without measurements." + early_ends(task, results)
     )
 
 

@@ -15,7 +15,14 @@ from benchmarks.grammar.references import TRUTH, reference_scores
 from benchmarks.grammar.results import F1Result, GrammarResult
 from benchmarks.held_out.cell import MethodCell
 from benchmarks.held_out.results import Standing, read_results, stand
-from benchmarks.held_out.table import between, show_behind, show_runs, show_score, write_table
+from benchmarks.held_out.table import (
+    between,
+    early_ends,
+    show_behind,
+    show_runs,
+    show_score,
+    write_table,
+)
 from benchmarks.report.numbers import counted
 from benchmarks.report.statistics import bootstrap_interval
 from benchmarks.run_folder import RunFolder
@@ -197,6 +204,7 @@ def legend(task: GrammarTask, results: Sequence[GrammarResult]) -> str:
     return words + (
         "Intervals are about sentences: another seed may end elsewhere (runs: how many, and the "
         "spread of their NLL a word). CPU s: of one run, without measurements."
+        + early_ends(task, results)
     )
 
 

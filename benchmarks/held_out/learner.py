@@ -19,11 +19,13 @@ class HeldOutLearner(Learner):
 
     Attributes:
         learner: The method's own learner.
+        measurements_since_best: How many measurements in a row, the last ones, found no lower NLL.
     """
 
     def __init__(self, learner: MinibatchLearner) -> None:
         """Takes the method's own learner."""
         self.learner = learner
+        self.measurements_since_best = 0
         self._best: dict[str, Any] = {}
         self._judged: dict[str, Tensor] = {}
 
@@ -59,12 +61,17 @@ class HeldOutLearner(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the method's and the best weights; see `Learner.state_dict`."""
-        return {"learner": self.learner.state_dict(), "best": self._best}
+        return {
+            "learner": self.learner.state_dict(),
+            "best": self._best,
+            "since_best": self.measurements_since_best,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` returned."""
         self.learner.load_state_dict(state["learner"])
         self._best = state["best"]
+        self.measurements_since_best = state["since_best"]
         self._judged = {}
 
     @property
@@ -74,9 +81,11 @@ class HeldOutLearner(Learner):
 
     def keep_if_best(self, nll: float) -> None:
         """Keeps the present weights if no validation NLL was as low before."""
+        self.measurements_since_best += 1
         if not self._best or nll < self._best["nll"]:
             weights = {name: part.state_dict() for name, part in self.parts.items()}
             self._best = {"nll": nll, **copy.deepcopy(weights)}
+            self.measurements_since_best = 0
 
     def copy_of_best(self) -> dict[str, nn.Module]:
         """Copies the parts as they were when they were best, or are if never measured."""

@@ -25,6 +25,10 @@ class HeldOutOptions:
     rounds: int = option(100, "rounds that the mini-batches are spread over, for log and bar")
     batch_size: int = option(32, "observations a mini-batch")
     every: int = option(5, "rounds between two measurements on validation data")
+    patience: int = option(
+        0, "measurements in a row without a lower validation NLL that end a run early, which then "
+        "lacks the last updates' smaller learning rates; 0: none do",
+    )  # fmt: skip
 
     def check_shared(self, known: Catalogue) -> None:
         """Raises a UserError if one of these options cannot be served.
@@ -33,7 +37,7 @@ class HeldOutOptions:
             known: The methods that there are.
         """
         require_at_least(1, self, ("seeds", "rounds", "batch_size", "every"))
-        require_at_least(0, self, ("first_seed",))
+        require_at_least(0, self, ("first_seed", "patience"))
         require_names("methods", self.methods, known)
         if not self.methods:
             raise UserError("--methods names no method.")

@@ -23,7 +23,7 @@ class MethodResult:
         means: Every metric of each run, float `[runs]` by its name; `cpu_seconds`, without
             measurements, is among it.
         curves: Each measurement on validation data, float `[runs, M]` by its name; `minibatches`
-            and `cpu_seconds` are among it.
+            and `cpu_seconds` are among it. Runs that ended early keep their last values.
         details_file: Which file of a cell's folder has the details.
         of_curves: What is read of each measurement beside `minibatches` and `cpu_seconds`.
         of_curves_if_any: What is read too if the first measurement has it.
@@ -44,8 +44,8 @@ class MethodResult:
 
     @property
     def minibatches(self) -> int:
-        """Of each run."""
-        return int(self.curves["minibatches"][0, -1])
+        """Of a run; their mean where some ended early."""
+        return round(self.curves["minibatches"][:, -1].mean())
 
     @property
     def scores(self) -> np.ndarray:
@@ -69,10 +69,11 @@ class MethodResult:
             UserError: If a file is damaged.
         """
         runs = [cls._read_run(RunFolder(folder.path / cell.folder)) for cell in cells]
-        means, details, curves = (
+        means, details = (
             {name: np.stack([run[part][name] for run in runs]) for name in runs[0][part]}
-            for part in range(3)
+            for part in range(2)
         )
+        curves = {name: _stack_longest([run[2][name] for run in runs]) for name in runs[0][2]}
         return cls(cells, details, means, curves)
 
     @classmethod
@@ -102,6 +103,12 @@ class MethodResult:
         except (KeyError, TypeError, ValueError) as error:
             raise run.damaged(name) from error
         return means, details, curves
+
+
+def _stack_longest(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks rows of numbers, repeating the last one of those that are shorter."""
+    longest = max(map(len, rows))
+    return np.stack([np.pad(row, (0, longest - len(row)), "edge") for row in rows])
 
 
 ResultT = TypeVar("ResultT", bound=MethodResult)

@@ -1,14 +1,20 @@
 """How the tables that runs end with show standings, and how they are written."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tabulate import tabulate
 
 from benchmarks.held_out.cell import MethodCell
-from benchmarks.held_out.results import Standing
+from benchmarks.held_out.results import MethodResult, Standing
+from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from benchmarks.held_out.task import HeldOutTask
 
 
 def write_table(
@@ -67,3 +73,19 @@ def show_runs(standing: Standing[Any], digits: int) -> str:
     """Shows how many runs there are, and how far their mean scores spread."""
     means = standing.result.scores.mean(1)
     return "1" if len(means) == 1 else f"{len(means)}, ± {np.std(means, ddof=1):.{digits}f}"
+
+
+def early_ends(task: HeldOutTask, results: Sequence[MethodResult]) -> str:
+    """Says how many runs ended early, if the task lets them: a sentence for a legend."""
+    patience = task.options.patience
+    if patience == 0:
+        return ""
+    ended = sum(
+        int((one.curves["minibatches"][:, -1] < task.num_minibatches(one.method)).sum())
+        for one in results
+    )
+    runs = counted(sum(len(one.cells) for one in results), "run")
+    return (
+        f" {ended:,} of {runs} ended early, as {counted(patience, 'measurement')} in a row found "
+        "no lower validation NLL; updates are means."
+    )

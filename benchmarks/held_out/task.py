@@ -56,17 +56,21 @@ class HeldOutTask(Task):
 
     @property
     def num_updates(self) -> int:
-        """The number of rounds; see `Task.num_updates`."""
+        """The number of rounds, at most; see `Task.num_updates`."""
         return self.options.rounds
 
     def num_minibatches(self, method: str) -> int:
-        """Returns how many mini-batches a method has in all."""
+        """Returns how many mini-batches a method has in all, at most."""
         updates = self.options.updates
         return updates[0] if len(updates) == 1 else updates[self.options.methods.index(method)]
 
     def evaluate(self, learner: HeldOutLearner) -> dict[str, float]:
         """Measures it on validation data; see `Task.evaluate`."""
         return learner.validate()
+
+    def is_done(self, learner: HeldOutLearner) -> bool:
+        """Says whether `--patience` is at its end; see `Task.is_done`."""
+        return 0 < self.options.patience <= learner.measurements_since_best
 
     def final_metrics(self, learner: HeldOutLearner) -> dict[str, dict[str, float]]:
         """Judges its best weights on test data; see `Task.final_metrics`."""

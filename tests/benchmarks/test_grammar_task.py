@@ -18,6 +18,7 @@ from benchmarks.grammar.results import GrammarResult
 from benchmarks.grammar.sweep import Options, presets
 from benchmarks.grammar.task import GrammarTask
 from benchmarks.held_out.cell import MethodCell
+from benchmarks.held_out.results import read_results
 from benchmarks.run_folder import RunFolder
 from benchmarks.runner import run_task
 from lvms import EnumeratedPosterior, WeightedSamples
@@ -39,7 +40,7 @@ from tests.benchmarks.grammar_runs import (
     write_treebank,
 )
 from tests.benchmarks.reports import run_report
-from tests.benchmarks.runs import stop_after, stray_files
+from tests.benchmarks.runs import stop_after, stray_files, without_time
 
 pytestmark = pytest.mark.xdist_group("grammar")  # they share undisturbed runs
 
@@ -279,6 +280,76 @@ def test_two_workers_find_what_one_finds(tmp_path, whole_run, data):
     run_task(task, folder, workers=2)
     found, expected = numbers(folder.path), numbers(whole_run)
     assert found.items() <= expected.items()
+
+
+# -- ending early ---------------------------------------------------------------------------------
+
+RESTLESS = {
+    "methods": ("marginalisation",), "rate": 0.1, "rounds": 15, "every": 1, "updates": (60,),
+    "patience": 3,
+}  # fmt: skip
+"""At this learning rate the validation NLL goes up and down."""
+
+
+def metric_lines(path, cell):
+    return without_time(RunFolder(path / cell.folder).read_metrics())
+
+
+@pytest.mark.usefixtures("empty_pictures")
+def test_patience_ends_a_run_and_changes_nothing_before(tmp_path, data):
+    task, whole = start(tmp_path / "whole", data, **{**RESTLESS, "patience": 0}, first_seed=2)
+    run_task(task, whole)
+    task, ended = start(tmp_path / "ended", data, **RESTLESS, first_seed=2)
+    table, _ = run_task(task, ended)
+    (cell,) = task.cells
+    lines, all_lines = metric_lines(ended.path, cell), metric_lines(whole.path, cell)
+    assert 4 <= len(lines) < len(all_lines) == 15
+    assert lines == all_lines[: len(lines)]
+    nll = [line["nll"] for line in lines]
+    assert nll.index(min(nll)) == len(nll) - 4
+    summary = RunFolder(ended.path / cell.folder).read_json("summary.json")
+    assert summary["cost"]["updates"] == len(lines)
+    assert "1 of 1 run ended early, as 3 measurements in a row found no lower" in table
+    (result,) = read_results(GrammarResult, ended, task.cells)
+    assert result.minibatches == 4 * len(lines)
+    assert min(line["nll"] for line in all_lines) == min(nll)  # so that both judge the same weights
+    details = [(path / cell.folder / task.details).read_text() for path in (ended.path, whole.path)]
+    assert details[0] == details[1]
+
+
+@pytest.mark.usefixtures("empty_pictures")
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"), [(MinibatchLearner, "update", 4), (GrammarTask, "save_details", 0)]
+)
+def test_a_run_that_ends_early_goes_on_exactly(tmp_path, monkeypatch, data, owner, name, calls):
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    task, folder = start(tmp_path / "whole", data, **RESTLESS, first_seed=2)
+    run_task(task, folder)
+    task, stopped = start(tmp_path / "stopped", data, **RESTLESS, first_seed=2)
+    with monkeypatch.context() as patch:
+        stop_after(patch, owner, name, calls, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(task, stopped)
+    resume(stopped.path)
+    assert numbers(stopped.path) == numbers(folder.path)
+
+
+@pytest.mark.usefixtures("empty_pictures")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runs_that_end_at_different_times_share_a_table_and_a_bar(tmp_path, capsys, data, workers):
+    task, folder = start(tmp_path / "run", data, **RESTLESS, seeds=3)
+    run_task(task, folder, workers=workers)
+    lengths = [len(metric_lines(folder.path, cell)) for cell in task.cells]
+    assert len(set(lengths)) > 1
+    assert "45/45" in capsys.readouterr().err
+    (result,) = read_results(GrammarResult, folder, task.cells)
+    assert result.curves["minibatches"][:, -1].tolist() == [4 * length for length in lengths]
+    shortest = lengths.index(min(lengths))
+    kept = result.curves["nll"][shortest, min(lengths) - 1 :]
+    assert len(kept) == max(lengths) - min(lengths) + 1
+    assert (kept == kept[0]).all()
+    rows, _ = tables(folder.path)
+    assert rows["marginalisation"]["updates"] == str(round(np.mean(lengths) * 4))
 
 
 # -- learning -------------------------------------------------------------------------------------
