@@ -27,7 +27,6 @@ from lvms.grammars.inside_chart import inside_chart, log_span_weights
 FIRST_GUESSES = ("alike", "inside")
 """What a policy that knows nothing takes for inside weights; see `ChartPolicy`."""
 
-
 GUESS_UNIT = 3.0
 """So many nats are one in what the network reads of a first guess."""
 
@@ -172,12 +171,8 @@ class ChartPolicy(SpanPolicy):
         log_weight = self.log_weights(chart, place, spans.parent)
         return log_weight.gather(1, spans.label[:, None]).squeeze(1)
 
-    def expand(self, memory: Memory, spans: Spans) -> Expansion:
-        """Weighs all splits of spans and the rules for them; see `SpanPolicy.expand`."""
-        return self.expand_all(memory, [spans])[0]
-
     def expand_all(self, memory: Memory, groups: Sequence[Spans]) -> Sequence[Expansion]:
-        """Does so for groups of spans, looking all their parts up together."""
+        """Weighs all splits and the rules for them; see `SpanPolicy.expand_all`."""
         if not groups:
             return []
         chart = _read(memory)

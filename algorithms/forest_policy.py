@@ -93,6 +93,9 @@ class ForestPolicy(Policy):
     The flow through a complete tree is its reward and need not be learned: `state_flow` is 0
     there, which is also what a forward-looking flow has to learn of it.
 
+    The layer that flows have to themselves is `partition`, which `MinibatchEM` gives a learning
+    rate of its own.
+
     P_F, P_B and flows of the same states come from one reading: what `logits` has read is kept
     until other states are read or other sentences encoded.
     """
@@ -131,7 +134,8 @@ class ForestPolicy(Policy):
         self.position = nn.Embedding(grammar.max_words, dim)
         self.read_pair = nn.Linear(2 * dim, dim)
         self.merge_head = zero_linear(dim, grammar.nonterminals)
-        self.root_head = zero_linear(dim, 2)
+        self.take_off_head = zero_linear(dim, 1)
+        self.partition = zero_linear(dim, 1)
         size, generator = self.env.state_shape[0] + 1, torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**62), 2**62, (size,), generator=generator)
         self.register_buffer("factors", factors, persistent=False)
@@ -216,7 +220,7 @@ class ForestPolicy(Policy):
         score = self.merge_head(F.relu(self.read_pair(pair)))
         between = roots.forest[second] * gaps + roots.left[second] - 1
         merge = score.new_zeros(num * gaps, score.shape[1]).index_copy(0, between, score)
-        last, flow = self.root_head(output).unbind(1)
+        last, flow = self.take_off_head(output).squeeze(1), self.partition(output).squeeze(1)
         at = roots.forest[roots.tree] * gaps + roots.gap
         take_off = last.new_zeros(num * gaps).index_copy(0, at, last.index_select(0, roots.tree))
         return _Reading(

@@ -111,6 +111,7 @@ class MinibatchEM(AmortisedLearner):
         )  # fmt: skip
         exploration = exploration or OnPolicy()
         require_fit(objective, exploration, samples_per_x)
+        objective.require_policy(policy)
         if m_updates < 1:
             raise UserError(f"A model's turn needs at least 1 update; got {m_updates}.")
         if m_step not in M_STEPS:

@@ -140,12 +140,8 @@ class NeuralTreePolicy(SpanPolicy):
         flow = self.flow_head(F.relu(self.flow_layer(F.relu(hidden)))).squeeze(-1)
         return flow + self.rules.alike(known.words, row, left, right)
 
-    def expand(self, memory: Memory, spans: Spans) -> Expansion:
-        """Scores all splits of spans; see `SpanPolicy.expand`."""
-        return self.expand_all(memory, [spans])[0]
-
     def expand_all(self, memory: Memory, groups: Sequence[Spans]) -> Sequence[Expansion]:
-        """Does so for groups of spans, scoring all splits of all of them together."""
+        """Scores all splits of all spans together; see `SpanPolicy.expand_all`."""
         if not groups:
             return []
         known = _read(memory)

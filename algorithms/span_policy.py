@@ -88,7 +88,7 @@ class SpanPolicy(Policy):
     not seen; under a grammar it does not matter, under a prior over whole shapes it does.
 
     Subclasses say how a whole sentence is labelled (`root_logits`) and how spans are expanded
-    (`expand`). The last entry of what `encode` returns is the sentences' lengths, int64 `[B]`.
+    (`expand_all`). The last entry of what `encode` returns is the sentences' lengths, int64 `[B]`.
 
     Attributes:
         env: The environment.
@@ -115,12 +115,12 @@ class SpanPolicy(Policy):
         """Scores labels of the whole sentence, float `[B, K]`."""
 
     @abstractmethod
-    def expand(self, memory: Memory, spans: Spans) -> Expansion:
-        """Scores what spans of three or more words become."""
-
     def expand_all(self, memory: Memory, groups: Sequence[Spans]) -> Sequence[Expansion]:
-        """Scores what groups of spans become, each of a width of its own."""
-        return [self.expand(memory, spans) for spans in groups]
+        """Scores what groups of spans of three or more words become, each of a width of its own."""
+
+    def expand(self, memory: Memory, spans: Spans) -> Expansion:
+        """Scores what spans of one width become; see `expand_all`."""
+        return self.expand_all(memory, [spans])[0]
 
     @abstractmethod
     def span_flow(self, memory: Memory, spans: LabelledSpans) -> Tensor:

@@ -17,17 +17,21 @@ class TrajectoryBalance(Objective):
     many observations need.
     """
 
+    def require_policy(self, policy: Policy) -> None:
+        """Asks for a `log_partition`; see `Objective.require_policy`."""
+        if not supports(type(policy), HasLogPartition):
+            raise UserError(
+                f"{type(policy).__name__} has no log_partition, which trajectory balance needs; "
+                "add one or use VarGrad."
+            )
+
     def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
         """Computes the mean loss of the residuals; see `Objective.loss`.
 
         Raises:
             UserError: If the policy has no `log_partition`.
         """
-        if not supports(type(policy), HasLogPartition):
-            raise UserError(
-                f"{type(policy).__name__} has no log_partition, which trajectory balance needs; "
-                "add one or use VarGrad."
-            )
+        self.require_policy(policy)
         if batch.memory is None:
             raise ValueError("This batch has no memory: score it first (algorithms.rollout.score).")
         learned: Any = policy

@@ -10,3 +10,11 @@ tree_policies.register(
     "neural-plain", "algorithms.neural_tree_policy:NeuralTreePolicy", rule_scores=False
 )
 tree_policies.register("forest", "algorithms.forest_policy:ForestPolicy")
+
+BUILT_BOTTOM_UP = ("forest",)
+"""Those that merge trees; all others split spans."""
+
+
+def tree_order(policy: str) -> str:
+    """Says how a registered policy builds trees: `bottom-up` or `top-down`."""
+    return "bottom-up" if policy in BUILT_BOTTOM_UP else "top-down"

@@ -13,7 +13,7 @@ from algorithms.policy import Policy
 from algorithms.schedule import Linear
 from algorithms.sleep_phase import SleepPhase
 from algorithms.tempered import Tempered
-from algorithms.tree_policies import tree_policies
+from algorithms.tree_policies import tree_order, tree_policies
 from benchmarks.grammar.methods import settings
 from benchmarks.grammar.problem import Problem
 from benchmarks.posterior.training import make_objective
@@ -25,9 +25,6 @@ ALTERNATIONS = ("joint", "turns", "adaptive")
 
 KERNELS = ("gibbs", "metropolis", "back-and-forth")
 """What can improve the M-step's trees: `GrammarGibbs`, `TreeMoves`, `BackAndForthMoves`."""
-
-BUILT_BOTTOM_UP = ("forest",)
-"""Policies that merge trees; all others split spans."""
 
 
 def gflownet_em(
@@ -76,9 +73,7 @@ def gflownet_em(
         policy_max_norm: Longer gradients of the policy are scaled down to this norm.
         **training: See `methods.settings`, and others of a `MinibatchEM`.
     """
-    grammar = problem.make_grammar(
-        kind, tree="bottom-up" if policy in BUILT_BOTTOM_UP else "top-down"
-    )
+    grammar = problem.make_grammar(kind, tree=tree_order(policy))
     network = tree_policies.make(policy, grammar)
     return MinibatchEM(
         grammar,
@@ -112,8 +107,7 @@ def paper(
 
     It differs from theirs where an M-step has a mini-batch of its own: at most half of all are the
     grammar's, and the bound falls over so many M-steps. E-steps end after 100 updates, or a
-    twentieth of all, even if the loss stays above the bound. Flows have the paper's rate of 3e-3
-    only if a part of the policy, `partition`, has them to itself. Rates fall in the end, and the
+    twentieth of all, even if the loss stays above the bound. Rates fall in the end, and the
     grammar's optimiser is that of the other methods.
 
     Args:

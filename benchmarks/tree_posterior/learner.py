@@ -26,7 +26,7 @@ class TreePosteriorLearner(PosteriorLearner):
 
     def update(self, x: Tensor) -> dict[str, float]:
         """Makes a round of updates; see `Learner.update`."""
-        first = self.e_step.updates
+        first, update = self.e_step.updates, super().update
         end = next(end for end in self._ends if end > first)
-        losses = [super(TreePosteriorLearner, self).update(x)["loss"] for _ in range(first, end)]
+        losses = [update(x)["loss"] for _ in range(first, end)]
         return {"loss": sum(losses) / len(losses)}

@@ -9,7 +9,7 @@ from algorithms.tree_policies import tree_policies
 from benchmarks.options import option, require_at_least, require_names
 from benchmarks.task import Cell
 from benchmarks.tree_posterior.problem import tree_problems
-from benchmarks.tree_posterior.training import LEARNING_RATE, NEEDED, SLEEP
+from benchmarks.tree_posterior.training import LEARNING_RATE, SLEEP
 from gfn_envs.errors import UserError
 
 BETWEEN = "/"
@@ -55,8 +55,8 @@ class Options:
             "chart/span-db", "chart/tb", "chart/sleep", "neural/span-db", "neural/sleep",
             "neural/vargrad+sleep", "neural-plain/span-db", "forest/fl-subtb",
         ),
-        f"registered tree policies, each with {', '.join([*NEEDED, SLEEP])} or one of the first "
-        f"and +{SLEEP}",
+        f"registered tree policies, each with a registered objective, behind which +{SLEEP} adds "
+        f"dreams, or with {SLEEP}",
     )  # fmt: skip
     seeds: int = option(3, "trainings of each pair, with seeds 0, 1, ...")
     cpu_seconds: float = option(
@@ -125,7 +125,16 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "pairs": tuple(
             f"{policy}{BETWEEN}{objective}"
             for policy in ("chart", "neural", "neural-plain", "forest")
-            for objective in (*NEEDED, SLEEP, "tb+sleep", "vargrad+sleep", "span-db+sleep")
+            for objective in (
+                "span-db",
+                "tb",
+                "vargrad",
+                "fl-subtb",
+                SLEEP,
+                "tb+sleep",
+                "vargrad+sleep",
+                "span-db+sleep",
+            )
         ),
     },
 }

@@ -8,21 +8,13 @@ from algorithms.alternation import FixedUpdates
 from algorithms.exploration import EpsilonUniform
 from algorithms.forward_kl import ForwardKL
 from algorithms.gflownet_e_step import GFlowNetEStep
-from algorithms.objective import Objective
-from algorithms.objectives import objectives
-from algorithms.policy import HasLogPartition, HasStateFlow, Policy
 from algorithms.residual_loss import Huber
 from algorithms.sleep import Sleep
 from algorithms.sleep_phase import SleepPhase
-from algorithms.span_policy import SpanPolicy
-from algorithms.tree_policies import tree_policies
+from algorithms.tree_policies import tree_order, tree_policies
+from benchmarks.posterior.training import make_objective
 from benchmarks.provenance import derive_seed
 from benchmarks.tree_posterior.problem import TreeProblem, tree_problems
-from gfn_envs.errors import UserError, unknown_name
-from lvms.model import LatentVariableModel
-
-BOTTOM_UP = ("forest",)
-"""Policies that merge trees; the others split spans."""
 
 SENTENCES, TREES = 32, 8
 """Of an update: sentences, and trees for each. Of dreams there are as many, one tree each."""
@@ -39,21 +31,10 @@ SLEEP = "sleep"
 SLEEP_PHASE = SleepPhase(probability=1.0, weight=1.0)
 """Beside another objective: as many dreams as an update has sentences."""
 
-NEEDED = {
-    "span-db": (SpanPolicy, "an expansion of spans"),
-    "tb": (HasLogPartition, "a log_partition"),
-    "vargrad": (Policy, "a policy"),
-    "fl-subtb": (HasStateFlow, "a state_flow"),
-}
-"""The objectives, and what they need of a policy."""
-
-OF_MODEL = {"span-db": "node_scores", "fl-subtb": "log_partial"}
-"""What some objectives need of the model."""
-
 
 def make_problem(task: str, policy: str) -> TreeProblem:
     """Gives a registered tree problem whose trees are built as a policy builds them."""
-    return _problem(task, "bottom-up" if policy in BOTTOM_UP else "top-down")
+    return _problem(task, tree_order(policy))
 
 
 @functools.cache
@@ -69,7 +50,7 @@ def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) 
     Args:
         task: A registered tree problem.
         policy: A registered tree policy.
-        objective: One of `NEEDED`, behind which `+sleep` adds dreams, or `sleep`.
+        objective: A registered objective, behind which `+sleep` adds dreams, or `sleep`.
         seed: Of everything random; other tasks, policies and objectives draw other numbers.
         rate: Adam's.
 
@@ -85,7 +66,7 @@ def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) 
     return GFlowNetEStep(
         model,
         made,
-        make_objective(name, made, model),
+        ForwardKL() if name == SLEEP else make_objective(name, model, residual_loss=Huber()),
         exploration=Sleep() if name == SLEEP else EpsilonUniform(EPSILON),
         alternation=FixedUpdates(1),
         batch_size=SENTENCES,
@@ -94,26 +75,3 @@ def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) 
         sleep=None if name == objective else SLEEP_PHASE,
         generator=generator,
     )
-
-
-def make_objective(name: str, policy: Policy, model: LatentVariableModel) -> Objective:
-    """Makes an objective with what it needs of the model.
-
-    Raises:
-        UserError: If it is unknown, or cannot train the policy.
-    """
-    if name == SLEEP:
-        return ForwardKL()
-    if name not in NEEDED:
-        raise unknown_name("objective", name, [*NEEDED, SLEEP])
-    kind, what = NEEDED[name]
-    if not isinstance(policy, kind):
-        raise UserError(f"{name} needs {what}; {type(policy).__name__} has none.")
-    arguments = []
-    if name in OF_MODEL:
-        if not hasattr(model, OF_MODEL[name]):
-            raise UserError(
-                f"{name} needs {OF_MODEL[name]}, which {type(model).__name__} does not have."
-            )
-        arguments.append(getattr(model, OF_MODEL[name]))
-    return objectives.make(name, *arguments, residual_loss=Huber())

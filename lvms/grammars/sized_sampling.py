@@ -6,7 +6,7 @@ from torch import Tensor
 from lvms.grammars import inside, parent_inside
 from lvms.grammars.inverse_cdf import draw
 from lvms.grammars.preterminals import sample_preterminals
-from lvms.grammars.rules import PAD, GrammarRules
+from lvms.grammars.rules import GrammarRules, same_words
 
 
 @torch.no_grad()
@@ -30,10 +30,7 @@ def sample_of_lengths(
     Raises:
         UserError: If the grammar has no sentence of such a length.
     """
-    # Summed over all words a preterminal's emissions are 1: as if there were but one word.
-    any_word = GrammarRules(rules.root, rules.binary, torch.zeros_like(rules.emission[:, :1]))
-    position = torch.arange(max_words, device=lengths.device)
-    x = torch.where(position < lengths[:, None], 0, PAD)
+    any_word, x = rules.without_words(), same_words(lengths, max_words)
     sample = parent_inside.sample if rules.conditioned_on_parent else inside.sample
     z = sample(any_word, x, 1, generator).squeeze(1)
     preterminal = sample_preterminals(any_word, x, z, generator)

@@ -220,11 +220,14 @@ def test_trees_built_bottom_up_are_refused(name: str) -> None:
 
 
 @both
-def test_the_chart_policy_with_inside_weights_is_the_posterior(parent: bool) -> None:
+def test_the_chart_policy_with_inside_weights_is_the_posterior(
+    monkeypatch: pytest.MonkeyPatch, parent: bool
+) -> None:
     model = make_grammar(parent, 5, 5)
     x, _ = model.sample(3, torch.Generator().manual_seed(0))
     policy = make_policy(model, "chart")
-    knows_inside_weights(policy, model, x)
+    weights = inside_weights(policy, model, x)
+    monkeypatch.setattr(policy, "log_weights", lambda memory, place, parent: weights[place, parent])
     log_q = policy_log_probs(model.env, policy, x, torch.tensor([5]))
     with torch.no_grad():
         log_p = EnumeratedPosterior(model).log_posterior_table(x)
@@ -256,8 +259,8 @@ def test_the_inside_algorithm_as_a_first_guess(parent: bool) -> None:
 
 
 @torch.no_grad()
-def knows_inside_weights(policy: SpanPolicy, model: TableGrammar, x: torch.Tensor) -> None:
-    """Puts the inside weights of spans of these sentences in the place of the guesses."""
+def inside_weights(policy: SpanPolicy, model: TableGrammar, x: torch.Tensor) -> torch.Tensor:
+    """Sums over all trees of each span of these sentences, by its place, parent and label."""
     assert isinstance(policy, ChartPolicy)
     spans, parents = x.shape[1] * (x.shape[1] - 1) // 2, model.nonterminals + 1
     weights = torch.zeros(len(x) * spans, parents, model.nonterminals)
@@ -269,7 +272,7 @@ def knows_inside_weights(policy: SpanPolicy, model: TableGrammar, x: torch.Tenso
                     weights[place, parent, label] = inside_weight(
                         model.rules(), tuple(words[left:right]), parent, label
                     )
-    policy.log_weights = lambda memory, place, parent: weights[place, parent]  # type: ignore[method-assign]
+    return weights
 
 
 def inside_weight(

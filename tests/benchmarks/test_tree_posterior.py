@@ -16,7 +16,7 @@ from benchmarks.tree_posterior.learner import TreePosteriorLearner
 from benchmarks.tree_posterior.problem import tree_problems
 from benchmarks.tree_posterior.suite import TreePosteriorSuite
 from benchmarks.tree_posterior.sweep import Options
-from benchmarks.tree_posterior.training import make_e_step, make_objective, make_problem
+from benchmarks.tree_posterior.training import make_e_step, make_problem
 from gfn_envs.bottom_up_tree import BottomUpTree
 from gfn_envs.errors import UserError
 from lvms.grammars.table_grammar import TableGrammar
@@ -159,7 +159,7 @@ def test_energies_leave_only_enumeration(tmp_path, capsys):
         updates=(60,), rounds=2,
     )  # fmt: skip
     table, _ = run_task(suite, folder)
-    assert "span-db needs node_scores, which EnergyGrammar does not have" in table
+    assert "EnergyGrammar has no node_scores, which span-db needs" in table
     threads = torch.get_num_threads()
     assert log_partition.main([str(folder.path), "--samples", "150"]) == 0
     torch.set_num_threads(threads)
@@ -196,7 +196,7 @@ def test_the_table_and_the_picture(undisturbed):
         shown = row.strip("|").split("|")[5].strip().strip("*")
         assert shown == f"{sum(values) / 2:.3f} ± {abs(values[0] - values[1]) / 2:.3f}"
         assert row.strip("|").split("|")[9].strip() == "7"
-    assert "fl-subtb needs a state_flow; ChartPolicy has none." in table
+    assert "ChartPolicy has no state_flow, which ForwardLookingSubTrajectoryBalance needs" in table
     assert suite.left_out
 
 
@@ -244,6 +244,5 @@ def test_mistakes_are_named_in_one_line(capsys, arguments, message, tmp_path, mo
 
 
 def test_an_objective_refuses_a_policy_that_lacks_what_it_needs():
-    model = make_problem("cfg", "chart").model
-    with pytest.raises(UserError, match="span-db needs an expansion of spans; Module has none"):
-        make_objective("span-db", torch.nn.Module(), model)
+    with pytest.raises(UserError, match=r"expands spans.* ForestPolicy is none"):
+        make_e_step("cfg", "forest", "span-db", 0, 1e-2)
