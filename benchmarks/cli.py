@@ -1,4 +1,4 @@
-"""The command line: `gfnem list`, `run`, `check`, `bench` and `report`."""
+"""The command line: `gfnem list`, `run`, `check`, `bench`, `report` and `merge`."""
 
 import argparse
 import difflib
@@ -83,7 +83,8 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem bench posterior --workers 2\n"
         "  gfnem bench em --workers 2\n"
         "  gfnem bench tree-posterior --preset quick\n"
-        "  gfnem report runs/FOLDER",
+        "  gfnem report runs/FOLDER\n"
+        "  gfnem merge runs/ONE runs/OTHER --out runs/BOTH",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser(
@@ -119,6 +120,16 @@ def _dispatch(arguments: list[str]) -> int:
     report.add_argument(
         "--summary-out", type=Path, metavar="FILE", help="write results to compare others with"
     )
+    merge = commands.add_parser(
+        "merge",
+        help="make one run of several",
+        description="Make one run of several that differ in their methods or seeds alone, such as "
+        "one of a new method and one of the methods it is compared with.",
+    )
+    merge.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="the runs' folders")
+    merge.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder of the new run"
+    )
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     if arguments[:1] == ["bench"]:
@@ -126,6 +137,8 @@ def _dispatch(arguments: list[str]) -> int:
     command = parser.parse_args(arguments)
     if command.command == "report":
         return _report(command)
+    if command.command == "merge":
+        return _merge(command)
     return _list() if command.command == "list" else _check(command.env_id)
 
 
@@ -383,6 +396,26 @@ def _report(given: argparse.Namespace) -> int:
     files = write_report(given.run, given.out, given.against, given.summary_out)
     print("Written:")
     print("\n".join(f"  {file}" for file in files))
+    return 0
+
+
+def _merge(given: argparse.Namespace) -> int:
+    """Makes one run of several."""
+    import torch
+
+    from benchmarks.merge import merge_runs
+    from benchmarks.runner import run_task
+
+    torch.set_num_threads(1)
+    folder, task, unfinished = merge_runs(given.runs, given.out)
+    name, path = folder.read_json("config.json")["task"], shlex.quote(str(folder.path))
+    if unfinished:
+        print(f"{unfinished} of {len(task.cells)} cells are not finished.")
+        print(f"Finish them: gfnem run {name} --resume {path}")
+    else:
+        table, _ = run_task(task, folder)
+        print(f"\n{table}\n")
+    print(f"Written to {folder.path}. A page to look at: gfnem report {path}")
     return 0
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import torch
 
+SEVERAL = " / "
+"""Stands between what runs that were merged have each for itself."""
+
 PACKAGES = ("gflownet-em", "torch", "torchgfn", "gymnasium", "numpy")
 
 

@@ -76,25 +76,41 @@ def open_run(task_name: str, path: Path) -> tuple[RunFolder, Task]:
     """
     folder = RunFolder.open(path)
     config = folder.read_json("config.json")
-    if config.get("task") != task_name:
-        raise UserError(
-            f"{path} holds a run of {config.get('task', 'something else')}, not of {task_name}; "
-            "nothing was changed."
-        )
-    task_type = find_task(task_name).load()
-    known = {field.name for field in dataclasses.fields(task_type.options_type)}
-    options = config.get("options")
-    if not isinstance(options, dict) or set(options) != known:
-        raise UserError(f"{path} was made by another version of {task_name}; start the run anew.")
-    # JSON has lists where the options have tuples.
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    task = task_type(task_type.options_type(**values))
+    task = find_task(task_name).load()(read_options(task_name, folder))
     if config.get("data_sha256") != _fingerprint(task):
         raise UserError(
             f"The data are not those that the run in {path} was started with; restore them, or "
             "start a new run."
         )
     return folder, task
+
+
+def read_options(task_name: str, folder: RunFolder) -> Any:
+    """Reads the options that a run was started with.
+
+    Args:
+        task_name: The task that the run must be of.
+        folder: The run's folder.
+
+    Raises:
+        UserError: If the run is of another task or version.
+    """
+    config = folder.read_json("config.json")
+    if config.get("task") != task_name:
+        raise UserError(
+            f"{folder.path} holds a run of {config.get('task', 'something else')}, not of "
+            f"{task_name}; nothing was changed."
+        )
+    options_type = find_task(task_name).load().options_type
+    known = {field.name for field in dataclasses.fields(options_type)}
+    options = config.get("options")
+    if not isinstance(options, dict) or set(options) != known:
+        raise UserError(
+            f"{folder.path} was made by another version of {task_name}; start the run anew."
+        )
+    # JSON has lists where the options have tuples.
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return options_type(**values)
 
 
 def run_task(

@@ -72,6 +72,19 @@ class Task(ABC):
             UserError: If an option cannot be served.
         """
 
+    @classmethod
+    def merge_options(cls, options: Sequence[Any]) -> Any:
+        """Gives the options of one run that has all cells of several.
+
+        Args:
+            options: Of the several, whose data are the same.
+
+        Raises:
+            UserError: If they differ in what all cells of a run have in common, or runs of this
+                task cannot be merged.
+        """
+        raise UserError("Runs of this task cannot be merged.")
+
     @property
     @abstractmethod
     def cells(self) -> Sequence[Cell]:

@@ -1,7 +1,9 @@
 """The settings that tasks share: which methods, from how many starts, for how long."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from benchmarks.options import option, require_at_least, require_names
 from gfn_envs.catalogue import Catalogue
@@ -30,6 +32,14 @@ class HeldOutOptions:
         "lacks the last updates' smaller learning rates; 0: none do",
     )  # fmt: skip
 
+    def updates_of(self, method: str) -> int:
+        """Returns how many mini-batches a method has in all, at most."""
+        return (
+            self.updates[0]
+            if len(self.updates) == 1
+            else dict(zip(self.methods, self.updates, strict=True))[method]
+        )
+
     def check_shared(self, known: Catalogue) -> None:
         """Raises a UserError if one of these options cannot be served.
 
@@ -52,3 +62,41 @@ class HeldOutOptions:
             raise UserError(
                 f"--updates must be at least --rounds, {self.rounds}; got {min(self.updates)}."
             )
+
+
+OptionsT = TypeVar("OptionsT", bound=HeldOutOptions)
+
+MAY_DIFFER = ("methods", "seeds", "first_seed", "updates", "data")
+"""Between runs that are merged; the data are compared themselves, wherever they lie."""
+
+
+def merge_options(all_options: Sequence[OptionsT]) -> OptionsT:
+    """Puts the methods and the seeds of several runs together.
+
+    Raises:
+        UserError: If the runs differ in anything else.
+    """
+    first = all_options[0]
+    for field in fields(first):
+        values = list(dict.fromkeys(getattr(options, field.name) for options in all_options))
+        if field.name not in MAY_DIFFER and len(values) > 1:
+            raise UserError(
+                f"These runs differ in --{field.name.replace('_', '-')}, {values[0]} and "
+                f"{values[1]}; only those of other methods or seeds can be merged."
+            )
+    updates: dict[str, int] = {}
+    for options in all_options:
+        for method in options.methods:
+            number, known = options.updates_of(method), updates.get(method)
+            if known not in (None, number):
+                raise UserError(
+                    f"{method} has {known:,} updates in one run and {number:,} in another; runs of "
+                    "the same method must be given the same --updates."
+                )
+            updates[method] = number
+    begin = min(options.first_seed for options in all_options)
+    end = max(options.first_seed + options.seeds for options in all_options)
+    return replace(
+        first, methods=tuple(updates), updates=tuple(updates.values()), first_seed=begin,
+        seeds=end - begin,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from algorithms.minibatch_learner import MinibatchLearner
 from benchmarks.held_out.cell import MethodCell
 from benchmarks.held_out.learner import HeldOutLearner
-from benchmarks.held_out.options import HeldOutOptions
+from benchmarks.held_out.options import HeldOutOptions, merge_options
 from benchmarks.held_out.timing import updates_within
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Task
@@ -47,6 +47,11 @@ class HeldOutTask(Task):
         if not options.updates:
             self.options = replace(options, updates=self._measure_updates())
 
+    @classmethod
+    def merge_options(cls, options: Sequence[Any]) -> Any:
+        """Puts methods and seeds together; see `Task.merge_options`."""
+        return merge_options(options)
+
     @property
     def cells(self) -> Sequence[MethodCell]:
         """All methods with the first seed, then with the next; see `Task.cells`."""
@@ -61,8 +66,8 @@ class HeldOutTask(Task):
 
     def num_minibatches(self, method: str) -> int:
         """Returns how many mini-batches a method has in all, at most."""
-        updates = self.options.updates
-        return updates[0] if len(updates) == 1 else updates[self.options.methods.index(method)]
+        options: HeldOutOptions = self.options
+        return options.updates_of(method)
 
     def evaluate(self, learner: HeldOutLearner) -> dict[str, float]:
         """Measures it on validation data; see `Task.evaluate`."""

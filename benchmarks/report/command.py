@@ -29,7 +29,7 @@ def write_report(
     Raises:
         UserError: If there is nothing to report, or it cannot be read or written.
     """
-    name = _task_of(path)
+    name = task_of(path)
     folder, task = open_run(name, path)
     reference = None if against is None else find_reference(against, name, task)
     document = task.document(folder, reference)
@@ -55,8 +55,12 @@ def write_report(
     return files
 
 
-def _task_of(path: Path) -> str:
-    """Reads which task a run is of."""
+def task_of(path: Path) -> str:
+    """Reads which task a run is of.
+
+    Raises:
+        UserError: If there is no run of a task.
+    """
     config = RunFolder.open(path).read_json("config.json")
     if config.get("suite") == "throughput":
         raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.provenance import SEVERAL
 from benchmarks.report.document import Block, Bullets, Notice, Paragraph
 from benchmarks.report.numbers import counted
 from benchmarks.run_folder import RunFolder
@@ -52,10 +53,12 @@ class Progress:
         """Says in a line which run this is."""
         finished = len(self.finished)
         cells = counted(finished + len(self.failed) + len(self.missing), "cell")
-        commit, _, changes = (config.get("git_commit") or "unknown").partition("+")
-        commit = f"{commit[:12]} with {changes}" if changes else commit[:12]
+        commits = (config.get("git_commit") or "unknown").split(SEVERAL)
+        word = "commit" if len(commits) == 1 else "commits"
         name = folder.path.resolve().name
-        return f"{name}: {finished:,} of {cells} finished, commit {commit}"
+        return (
+            f"{name}: {finished:,} of {cells} finished, {word} {SEVERAL.join(map(_short, commits))}"
+        )
 
 
 def notices(progress: Progress) -> list[Block]:
@@ -74,6 +77,12 @@ def notices(progress: Progress) -> list[Block]:
             [f"{cell.title}: {reason}" for cell, reason in progress.failed.items()],
         )
     return blocks
+
+
+def _short(commit: str) -> str:
+    """Abbreviates a commit."""
+    commit, _, changes = commit.partition("+")
+    return f"{commit[:12]} with {changes}" if changes else commit[:12]
 
 
 def _notice(text: str, lines: Sequence[str]) -> list[Block]:
