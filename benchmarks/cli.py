@@ -7,18 +7,21 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from benchmarks.run_arguments import add_run_arguments, take_run_arguments
 from gfn_envs.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from benchmarks.task import TaskSpec
 
 USER_ERROR = 2
+
+EM_DATA = "Learn standard data by EM and its competitors: toy, craft-10, digits, mnist-5k"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +85,7 @@ def _dispatch(arguments: list[str]) -> int:
         "  gfnem bench throughput --quick\n"
         "  gfnem bench posterior --workers 2\n"
         "  gfnem bench em --workers 2\n"
+        "  gfnem bench em-data --workers 2\n"
         "  gfnem bench tree-posterior --preset quick\n"
         "  gfnem report runs/FOLDER\n"
         "  gfnem merge runs/ONE runs/OTHER --out runs/BOTH",
@@ -237,75 +241,89 @@ def _run_task(spec: "TaskSpec", arguments: list[str]) -> int:
     name, command = spec.name, f"gfnem {spec.command} {spec.name}"
     task_type = spec.load()
     parser = _Parser(prog=command, description=spec.description + ".")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, help="folder of the new run (default: runs/TASK-TIME)")
-    where.add_argument("--resume", type=Path, metavar="FOLDER", help="continue a run from there")
+    add_run_arguments(parser)
     if task_type.presets:
         parser.add_argument(
             "--preset", metavar="NAME",
             help=f"settings to start from: {', '.join(task_type.presets)}",
         )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=int, default=1, help="processes, one core each (default: 1)"
-    )
-    parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local",
-        help="where workers run: on this machine, or on a Ray cluster, whose nodes must all see "
-        "the run's folder (default: local)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--address",
-        help="Ray cluster to run on (default: RAY_ADDRESS; without it, one is started here for "
-        "the run)",
-    )
-    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events too")
     add_arguments(parser.add_argument_group("options"), task_type.options_type)
     given = vars(parser.parse_args(arguments))
-    out, resume, preset = given.pop("out"), given.pop("resume"), given.pop("preset", None)
-    tensorboard, workers = given.pop("tensorboard"), given.pop("workers")
-    engine, address = given.pop("engine"), given.pop("address")
-    if workers < 1:
-        raise UserError("--workers must be at least 1.")
-    if address is not None and engine != "ray":
-        raise UserError("--address names a Ray cluster; give --engine ray too.")
-    if resume is not None and (given or preset):
+    where = take_run_arguments(given)
+    preset = given.pop("preset", None)
+    if where.resume is not None and (given or preset):
         raise UserError("--resume continues with the run's own options; give no others.")
 
-    import torch
+    from benchmarks.runner import open_run, run_task, start_run
 
-    from benchmarks.ray_workers import require
-    from benchmarks.runner import open_run, run_task, start_run, tensorboard_writer
-
-    torch.set_num_threads(1)  # two threads on tensors this small are slower than one
-    if tensorboard:
-        tensorboard_writer()  # refuses before anything is written
-    if engine == "ray":
-        require(address)  # likewise
-    if resume is not None:
-        folder, task = open_run(name, resume)
+    where.prepare()
+    if where.resume is not None:
+        folder, task = open_run(name, where.resume)
     else:
         options = make_options(task_type.options_type, task_type.presets, preset, given)
         task = task_type(options)
-        out = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = start_run(name, task, out)
+        folder = start_run(name, task, where.out_or(name))
+
+    def carry_out() -> tuple[Sequence[Path], bool]:
+        table, files = run_task(task, folder, *where.workers_and_engine)
+        print(f"\n{table}")
+        return files, folder.read_json("summary.json")["status"] == "finished"
+
+    return _carry_out(carry_out, folder.path, where.resumption(command, folder.path))
+
+
+def _bench_em_data(arguments: list[str]) -> int:
+    """Parses the options of the EM suite's tasks from data and carries them out."""
+    import functools
+
+    from benchmarks.em_data import suite
+    from benchmarks.options import add_arguments, make_options
+
+    command = f"gfnem bench {suite.SUITE}"
+    parser = _Parser(prog=command, description=EM_DATA + ".")
+    add_run_arguments(parser)
+    add_arguments(parser.add_argument_group("options"), suite.Options)
+    given = vars(parser.parse_args(arguments))
+    where = take_run_arguments(given)
+    if where.resume is not None and given:
+        raise UserError("--resume continues with the run's own options; give no others.")
+    where.prepare()
+    if where.resume is not None:
+        folder, options = suite.resume(where.resume)
+    else:
+        options = make_options(suite.Options, {}, None, given)
+        folder = suite.start(options, where.out_or(suite.SUITE))
+    carry_out = functools.partial(
+        suite.carry_out, folder, options, lambda text: print(f"\n{text}"),
+        *where.workers_and_engine,
+    )  # fmt: skip
+    return _carry_out(carry_out, folder.path, where.resumption(command, folder.path))
+
+
+def _carry_out(
+    carry_out: Callable[[], tuple[Sequence[Path], bool]], path: Path, resumption: str
+) -> int:
+    """Carries a run out and says where it is, or how it goes on if it was stopped.
+
+    Args:
+        carry_out: Does so, prints tables, and returns the files to look at and whether all cells
+            have finished.
+        path: The run's folder.
+        resumption: The command that continues it.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    resumption = f"{command} --resume {shlex.quote(str(folder.path))}"
-    if workers > 1:
-        resumption += f" --workers {workers}"
-    if engine != "local":
-        resumption += f" --engine {engine}"
-    if address is not None:
-        resumption += f" --address {shlex.quote(address)}"
     try:
-        table, files = run_task(task, folder, tensorboard, workers, engine, address)
+        files, finished = carry_out()
     except KeyboardInterrupt:
         return _fail(f"interrupted. Continue with: {resumption}")
     except OSError as error:
         return _fail(f"{_reason(error)} Once that is mended, continue with: {resumption}")
-    print(f"\n{table}\n\nWritten to {folder.path}:")
-    print("\n".join(f"  {file.relative_to(folder.path)}" for file in files))
-    print(f"A page to look at: gfnem report {shlex.quote(str(folder.path))}")
-    if folder.read_json("summary.json")["status"] != "finished":
+    print(f"\nWritten to {path}:")
+    print("\n".join(f"  {file.relative_to(path)}" for file in files))
+    for page in dict.fromkeys(file.parent for file in files if file.name == "table.md"):
+        if (page / "cells").is_dir():
+            print(f"A page to look at: gfnem report {shlex.quote(str(page))}")
+    if not finished:
         return _fail(f"some cells failed; once that is mended, try them again with: {resumption}")
     return 0
 
@@ -317,6 +335,7 @@ def _suites() -> dict[str, str]:
     throughput = "Measure what rollouts and training steps cost, beside torchgfn and bare loops"
     return {
         "throughput": throughput,
+        "em-data": EM_DATA,
         **{spec.name: spec.description for spec in tasks_of("bench").values()},
     }
 
@@ -334,6 +353,8 @@ def _bench(arguments: list[str]) -> int:
         return 0 if arguments else USER_ERROR
     if arguments[0] == "throughput":
         return _bench_throughput(arguments[1:])
+    if arguments[0] == "em-data":
+        return _bench_em_data(arguments[1:])
     if arguments[0] not in suites:
         load_plugins()
         suites = _suites()

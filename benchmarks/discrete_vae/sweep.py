@@ -81,6 +81,14 @@ presets: Mapping[str, Mapping[str, Any]] = {
         ),
         "seeds": 2,
     },
+    # 8 x 8 pixels, quickly learned: the EM suite's `digits`.
+    "digits": {
+        "methods": (
+            "gflownet-em", "gflownet-em-warm", "gumbel-softmax", "reweighted-wake-sleep",
+            "reinforce", "mean-field",
+        ),
+        "seeds": 3,
+    },
     # The sizes of the first measurements on MNIST: 28 x 28 pixels on two cores.
     "mnist-5k": {
         "data": "mnist-5k",

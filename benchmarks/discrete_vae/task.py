@@ -36,6 +36,7 @@ class DiscreteVAETask(HeldOutTask):
     options_type = Options
     presets = sweep.presets
     details = PER_IMAGE
+    known_methods = dvae_methods
     shown_metrics = ("loss", "nll", "below_marginal")
     options: Options
 

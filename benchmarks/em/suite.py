@@ -16,6 +16,7 @@ from benchmarks.em.learner import EMLearner
 from benchmarks.em.methods import em_methods
 from benchmarks.em.problem import Problem, make_m_step
 from benchmarks.em.sweep import EMCell, Options
+from benchmarks.em_data.tasks import data_tasks
 from benchmarks.grid import make_grid
 from benchmarks.options import require_names
 from benchmarks.posterior.training import is_grammar
@@ -71,6 +72,9 @@ class EMSuite(Task):
             raise UserError("--m-step-points must be at least 0.")
         if not 0 < options.beta <= 1:
             raise UserError(f"--beta must be above 0 and at most 1; got {options.beta}.")
+        for task in options.tasks:
+            if task in data_tasks:
+                raise UserError(f"{task} is learned from data; see: gfnem bench em-data --help")
         require_names("tasks", options.tasks, models)
         for task in options.tasks:
             if is_grammar(models.make(task)):

@@ -124,6 +124,31 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "seeds": 3,
         "rounds": 100,
     },
+    # A grammar that is known, with ambiguous attachment: the EM suite's `toy`.
+    "toy": {
+        "methods": ("marginalisation", "exact-sampling", "monte-carlo", "gibbs", "gflownet-em"),
+        "cpu_minutes": 0.5,
+        "seeds": 3,
+    },
+    # Short sentences of a treebank, given by --data: the EM suite's `craft-10`.
+    "craft-10": {
+        "methods": (
+            "marginalisation",
+            "exact-sampling",
+            "monte-carlo",
+            "gibbs",
+            "gflownet-em",
+            "energy-gflownet-em",
+        ),
+        "data": "",
+        "min_count": 2,
+        "nonterminals": 29,
+        "preterminals": 60,
+        "dim": 256,
+        "rate": 1e-3,
+        "cpu_minutes": 3.0,
+        "seeds": 3,
+    },
     # The paper's sizes on short sentences of any treebank, given by --data. Exact methods overfit
     # within minutes, and are measured often enough to see it; Monte Carlo takes the hour.
     "treebank-10": {

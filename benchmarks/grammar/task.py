@@ -34,6 +34,7 @@ class GrammarTask(HeldOutTask):
     options_type = Options
     presets = sweep.presets
     details = PER_SENTENCE
+    known_methods = grammar_methods
     shown_metrics = ("loss", "nll", "f1", "kl")
     options: Options
 

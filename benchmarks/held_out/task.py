@@ -16,6 +16,7 @@ from benchmarks.held_out.options import HeldOutOptions, merge_options
 from benchmarks.held_out.timing import updates_within
 from benchmarks.run_folder import RunFolder
 from benchmarks.task import Task
+from gfn_envs.catalogue import Catalogue
 
 
 class HeldOutTask(Task):
@@ -25,10 +26,12 @@ class HeldOutTask(Task):
 
     Attributes:
         details: The file of each cell's folder with what was measured on each test observation.
+        known_methods: Every method that there is.
     """
 
     failures_are_reported = True
     details: ClassVar[str]
+    known_methods: ClassVar[Catalogue]
     options: Any
 
     @abstractmethod

@@ -66,6 +66,8 @@ def task_of(path: Path) -> str:
         raise UserError(
             f"{path} holds a throughput run, whose report is there already: table.md and pictures."
         )
+    if config.get("suite") == "em-data":
+        raise UserError(f"{path} holds a run for each of its tasks; name the folder of one.")
     name = config.get("task")
     if not isinstance(name, str) or "options" not in config:
         raise UserError(f"{path} is not a run's folder; name the one that cells/ is in.")
