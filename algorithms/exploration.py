@@ -63,10 +63,13 @@ class Exploration(ABC):
             need.
         posterior_samples: Whether structures are samples of the posterior, or with their x of the
             model's joint distribution, as others need.
+        one_per_x: Whether some trajectories have an x that no other has, which objectives that
+            compare those of one x cannot learn from.
     """
 
     on_policy: bool = False
     posterior_samples: bool = False
+    one_per_x: bool = False
 
     @abstractmethod
     def sample(self, step: TrainingStep) -> TrajectoryBatch:
@@ -148,6 +151,10 @@ def require_fit(objective: Objective, exploration: Exploration, samples_per_x: i
         raise UserError(
             f"{name} is right only for samples of the posterior, as the sleep phase and exact "
             f"samples are; those of {source} are not."
+        )
+    if objective.min_samples_per_x > 1 and exploration.one_per_x:
+        raise UserError(
+            f"{name} needs several samples per x; some of {source} have an x of their own."
         )
     if samples_per_x < objective.min_samples_per_x:
         raise UserError(

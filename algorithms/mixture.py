@@ -51,6 +51,7 @@ class Mixture(Exploration):
         refuse_tempered_reward(*made)
         self.on_policy = all(part.on_policy for part in made)
         self.posterior_samples = all(part.posterior_samples for part in made)
+        self.one_per_x = any(part.one_per_x for part in made)
 
     def sample(self, step: TrainingStep) -> TrajectoryBatch:
         """Lets each part draw its share; see `Exploration.sample`."""

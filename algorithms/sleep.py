@@ -20,6 +20,7 @@ class Sleep(Exploration):
     """
 
     posterior_samples = True
+    one_per_x = True
 
     def sample(self, step: TrainingStep) -> TrajectoryBatch:
         """Dreams and draws a trajectory to each structure; see `Exploration.sample`."""

@@ -49,6 +49,7 @@ class TemperedReward(Exploration):
         self.exploration = exploration or OnPolicy()
         refuse_tempered_reward(self.exploration)
         self.on_policy = self.exploration.on_policy
+        self.one_per_x = self.exploration.one_per_x
         self.beta = Linear(0.1, 1.0, 500) if beta is None else as_schedule(beta)
         self.per_m_step = per_m_step
         require_positive("beta", self.beta)

@@ -16,6 +16,7 @@ from algorithms.forward_looking import (
     ForwardLookingSubTrajectoryBalance,
 )
 from algorithms.gflownet_e_step import GFlowNetEStep
+from algorithms.mixture import Mixture
 from algorithms.policy_distribution import policy_log_probs
 from algorithms.replay import Replay
 from algorithms.schedule import Exponential, Linear
@@ -195,6 +196,15 @@ def test_posterior_samples_are_none_of_a_tempered_posterior():
     GFlowNetEStep(*arguments, exploration=Sleep())
     with pytest.raises(UserError, match="those of TemperedReward are not"):
         GFlowNetEStep(*arguments, exploration=TemperedReward(Sleep(), 0.5))
+
+
+@pytest.mark.parametrize(
+    "dreams", [Sleep(), Mixture([OnPolicy(), Sleep()]), TemperedReward(Sleep(), 0.5)]
+)
+def test_objectives_that_compare_trajectories_of_one_x_learn_from_no_dreams(dreams):
+    model = DreamingTable(ENVS["any"])
+    with pytest.raises(UserError, match="VarGrad needs several samples per x"):
+        GFlowNetEStep(model, random_policy(model.env), VarGrad(), exploration=dreams)
 
 
 def test_tempered_reward_must_be_outermost():

@@ -144,6 +144,8 @@ def test_a_mixture_is_what_all_its_parts_are():
     assert not Mixture([OnPolicy(), EpsilonUniform(0.1)]).on_policy
     assert Mixture([Sleep(), ExactOracle()]).posterior_samples
     assert not Mixture([Sleep(), OnPolicy()]).posterior_samples
+    assert Mixture([Sleep(), OnPolicy()]).one_per_x
+    assert not Mixture([ExactOracle(), OnPolicy()]).one_per_x
 
 
 def test_the_state_of_every_part_is_kept():
