@@ -93,6 +93,16 @@ class Options(HeldOutOptions):
             )
 
 
+TREEBANK: Mapping[str, Any] = {
+    "data": "",
+    "min_count": 2,
+    "nonterminals": 29,
+    "preterminals": 60,
+    "dim": 256,
+    "rate": 1e-3,
+}
+"""The paper's sizes, on short sentences of a treebank that `--data` names."""
+
 presets: Mapping[str, Mapping[str, Any]] = {
     # Hu et al. 2023, section 5.2. Hours without the last method, and days with it; --updates
     # shortens it. Those of the last method are the policy's and the grammar's together.
@@ -130,7 +140,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
         "cpu_minutes": 0.5,
         "seeds": 3,
     },
-    # Short sentences of a treebank, given by --data: the EM suite's `craft-10`.
+    # A look at a treebank: the EM suite's `craft-10`.
     "craft-10": {
         "methods": (
             "marginalisation",
@@ -140,25 +150,14 @@ presets: Mapping[str, Mapping[str, Any]] = {
             "gflownet-em",
             "energy-gflownet-em",
         ),
-        "data": "",
-        "min_count": 2,
-        "nonterminals": 29,
-        "preterminals": 60,
-        "dim": 256,
-        "rate": 1e-3,
+        **TREEBANK,
         "cpu_minutes": 3.0,
         "seeds": 3,
     },
-    # The paper's sizes on short sentences of any treebank, given by --data. Exact methods overfit
-    # within minutes, and are measured often enough to see it; Monte Carlo takes the hour.
+    # An hour each. Exact methods overfit within minutes, and are measured often enough to see it.
     "treebank-10": {
         "methods": ("marginalisation", "exact-sampling", "monte-carlo"),
-        "data": "",
-        "min_count": 2,
-        "nonterminals": 29,
-        "preterminals": 60,
-        "dim": 256,
-        "rate": 1e-3,
+        **TREEBANK,
         "cpu_minutes": 60.0,
         "seeds": 3,
         "rounds": 600,
