@@ -65,11 +65,13 @@ class Exploration(ABC):
             model's joint distribution, as others need.
         one_per_x: Whether some trajectories have an x that no other has, which objectives that
             compare those of one x cannot learn from.
+        tempers_reward: Whether the reward is not p(x, z) but a power of it.
     """
 
     on_policy: bool = False
     posterior_samples: bool = False
     one_per_x: bool = False
+    tempers_reward: bool = False
 
     @abstractmethod
     def sample(self, step: TrainingStep) -> TrajectoryBatch:
@@ -139,7 +141,8 @@ def require_fit(objective: Objective, exploration: Exploration, samples_per_x: i
 
     Raises:
         UserError: If the objective needs trajectories from the policy itself, or to samples of the
-            posterior, where the exploration's are not, or more of them for each observation.
+            posterior, where the exploration's are not, or more of them for each observation, or
+            does not read the reward that the exploration tempers.
     """
     name, source = type(objective).__name__, type(exploration).__name__
     if objective.on_policy_only and not exploration.on_policy:
@@ -152,6 +155,8 @@ def require_fit(objective: Objective, exploration: Exploration, samples_per_x: i
             f"{name} is right only for samples of the posterior, as the sleep phase and exact "
             f"samples are; those of {source} are not."
         )
+    if exploration.tempers_reward and not objective.reads_reward:
+        raise UserError(f"{name} reads scores of the model's own, which {source} does not change.")
     if objective.min_samples_per_x > 1 and exploration.one_per_x:
         raise UserError(
             f"{name} needs several samples per x; some of {source} have an x of their own."

@@ -176,7 +176,8 @@ class MinibatchEM(AmortisedLearner):
             raise ValueError(f"{type(self.exploration).__name__} has other x than the update's.")
         log_joint = self.model.log_joint(x.index_select(0, batch.rows), batch.z)
         self.reward.evaluations += len(batch)
-        batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
+        if batch.reward_version != self.model.version:  # else it may be tempered
+            batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
         loss, metrics = self._policy_loss(step, batch)
         if self.m_step in ("all", "reweighted"):
             model_loss = self.m_step_loss(log_joint, batch.z, self._weights(batch))

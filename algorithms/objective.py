@@ -41,11 +41,13 @@ class Objective(ABC):
         on_policy_only: Whether trajectories from anywhere but the policy itself bias it.
         needs_posterior_samples: Whether it is right only for structures that are samples of the
             posterior, or with their x of the model's joint distribution.
+        reads_reward: Whether it reads the trajectories' log reward, and not only the model itself.
     """
 
     min_samples_per_x: int = 1
     on_policy_only: bool = False
     needs_posterior_samples: bool = False
+    reads_reward: bool = True
 
     def __init__(
         self, backward: BackwardPolicy | None = None, residual_loss: ResidualLoss | None = None

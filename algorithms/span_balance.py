@@ -41,6 +41,8 @@ class SpanBalance(Objective):
             trajectory, which counts as so many likelihood evaluations.
     """
 
+    reads_reward = False
+
     def __init__(self, node_scores: NodeScores, residual_loss: ResidualLoss | None = None) -> None:
         """Takes the model's scores.
 

@@ -26,6 +26,8 @@ class TemperedReward(Exploration):
     half against log R would agree on no policy.
     """
 
+    tempers_reward = True
+
     def __init__(
         self,
         exploration: Exploration | None = None,

@@ -57,6 +57,7 @@ class TrajectoryLikelihoodMaximisation(Objective):
         self.min_samples_per_x = objective.min_samples_per_x
         self.on_policy_only = objective.on_policy_only
         self.needs_posterior_samples = objective.needs_posterior_samples
+        self.reads_reward = objective.reads_reward
 
     def require_policy(self, policy: Policy) -> None:
         """Asks for `backward_logits`, and for what the objective for P_F does."""

@@ -16,15 +16,19 @@ from algorithms.forward_kl import ForwardKL
 from algorithms.image_mlp_policy import ImageMLPPolicy
 from algorithms.markov_kernel import BackAndForthMoves, SymmetricMetropolis
 from algorithms.minibatch_em import M_STEPS, MinibatchEM
-from algorithms.objective import Objective
+from algorithms.objective import LossOutput, Objective
+from algorithms.policy import Policy
 from algorithms.reverse_kl import ReverseKL
 from algorithms.reweighted_wake import ReweightedWake
 from algorithms.schedule import Constant, Delayed, Exponential, Linear
 from algorithms.sleep import Sleep
 from algorithms.sleep_phase import SleepPhase
+from algorithms.tempered_reward import TemperedReward
 from algorithms.trajectory_balance import TrajectoryBalance
+from algorithms.trajectory_batch import TrajectoryBatch
 from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
+from gfn_envs.latent_env import LatentEnv
 from lvms.data.images import load_images
 from lvms.discrete_vae import DiscreteVAE
 from lvms.models import models, observations
@@ -382,6 +386,31 @@ def test_it_learns() -> None:
 def test_wrong_settings_are_refused(objective, settings, says) -> None:
     with pytest.raises(UserError, match=says):
         make(objective, **settings)
+
+
+@pytest.mark.parametrize("alternation", [None, FixedUpdates(1)])
+def test_a_tempered_reward_is_the_policys_whoever_learns_beside_it(alternation) -> None:
+    class Recorded(VarGrad):
+        def loss(self, env: LatentEnv, policy: Policy, batch: TrajectoryBatch) -> LossOutput:
+            log_joint = learner.model.log_joint(batch.x[batch.rows], batch.z).detach()
+            ratios.append((batch.log_reward / log_joint).mean().item())
+            return super().loss(env, policy, batch)
+
+    ratios: list[float] = []
+    exploration = TemperedReward(beta=Linear(0.5, 1.0, steps=2))
+    learner, x = make(Recorded, exploration=exploration, alternation=alternation)
+    for _ in range(5):
+        learner.step(x[:8], torch.arange(8))
+    expected = [0.5, 0.75, 1.0, 1.0, 1.0] if alternation is None else [0.5, 0.75, 1.0]
+    assert ratios == pytest.approx(expected)
+
+
+def test_a_loss_that_reads_no_reward_is_not_tempered() -> None:
+    class OwnScores(VarGrad):
+        reads_reward = False
+
+    with pytest.raises(UserError, match="OwnScores reads scores of the model's own"):
+        make(OwnScores, exploration=TemperedReward())
 
 
 def test_joint_updates_need_trajectories_for_the_data() -> None:
