@@ -137,6 +137,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
     # A grammar that is known, with ambiguous attachment: the EM suite's `toy`.
     "toy": {
         "methods": ("marginalisation", "exact-sampling", "monte-carlo", "gibbs", "gflownet-em"),
+        "data": "attachment",
         "cpu_minutes": 0.5,
         "seeds": 3,
     },
