@@ -6,13 +6,13 @@ import os
 import shlex
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from benchmarks.listing import EM_DATA, print_everything, suites_by_name
 from benchmarks.run_arguments import add_run_arguments, take_run_arguments
 from gfn_envs.errors import UserError, unknown_name
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.task import TaskSpec
 
 USER_ERROR = 2
-
-EM_DATA = "Learn standard data by EM and its competitors: toy, craft-10, digits, mnist-5k"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,72 +141,10 @@ def _dispatch(arguments: list[str]) -> int:
         return _report(command)
     if command.command == "merge":
         return _merge(command)
-    return _list() if command.command == "list" else _check(command.env_id)
-
-
-def _list() -> int:
-    """Prints everything that is registered."""
-    import gymnasium
-    from tabulate import tabulate
-
-    import gfn_envs
-    from algorithms.explorations import explorations
-    from algorithms.objectives import objectives
-    from algorithms.tree_policies import tree_policies
-    from benchmarks.discrete_vae.methods import dvae_methods
-    from benchmarks.em.methods import em_methods
-    from benchmarks.grammar.methods import grammar_methods
-    from benchmarks.posterior.controls import controls
-    from benchmarks.posterior.metrics import metrics
-    from benchmarks.task import tasks_of
-    from benchmarks.tree_posterior.problem import tree_problems
-    from gfn_envs.registration import load_plugins
-    from lvms.code_prior import code_priors
-    from lvms.grammars.built_in import built_in_grammars
-    from lvms.models import models
-
-    load_plugins()
-    sections: dict[str, list[Any]] = {
-        "Tasks (gfnem run TASK)": [(t.name, t.description) for t in tasks_of("run").values()],
-        "Benchmark suites (gfnem bench SUITE)": list(_suites().items()),
-        "Latent environments (gfn_envs.make, gymnasium.make, gfnem check)": [
-            _row(spec.id, spec) for spec in gfn_envs.registry.values()
-        ],
-        "Gymnasium environments with a model's reward (gymnasium.make)": [
-            (spec.id, spec.kwargs.get("description", f"reward log p(x, z) of {spec.name}"))
-            for spec in gymnasium.registry.values()
-            if spec.namespace == "lvms"
-        ],
-    }
-    catalogues = {
-        "Models (lvms.models.models)": models,
-        "Priors over grids of codes (lvms.code_prior.code_priors)": code_priors,
-        "Objectives (algorithms.objectives.objectives)": objectives,
-        "Explorations (algorithms.explorations.explorations)": explorations,
-        "Policies over trees (algorithms.tree_policies.tree_policies)": tree_policies,
-        "EM methods (benchmarks.em.methods.em_methods)": em_methods,
-        "Discrete VAE methods (benchmarks.discrete_vae.methods.dvae_methods)": dvae_methods,
-        "Built-in grammars (lvms.grammars.built_in.built_in_grammars)": built_in_grammars,
-        "Grammar methods (benchmarks.grammar.methods.grammar_methods)": grammar_methods,
-        "Posteriors of trees (benchmarks.tree_posterior.problem.tree_problems)": tree_problems,
-        "Metrics (benchmarks.posterior.metrics.metrics)": metrics,
-        "Controls without a policy (benchmarks.posterior.controls.controls)": controls,
-    }
-    for title, catalogue in catalogues.items():
-        sections[title] = [_row(name, entry) for name, entry in catalogue.items()]
-    for title, rows in sections.items():
-        print(title)
-        print(textwrap.indent(tabulate(rows, tablefmt="plain"), "  "), end="\n\n")
-    return 0
-
-
-def _row(name: str, part: Any) -> tuple[str, str, str]:
-    """Shows a registered part: its name, its default arguments and what it is."""
-    defaults = ", ".join(f"{key}={value!r}" for key, value in part.kwargs.items())
-    try:
-        return name, defaults, part.description
-    except (ImportError, AttributeError) as error:  # somebody else's: the others are still shown
-        return name, defaults, f"(cannot be imported: {error})"
+    if command.command == "list":
+        print_everything()
+        return 0
+    return _check(command.env_id)
 
 
 def _check(env_id: str) -> int:
@@ -251,8 +187,6 @@ def _run_task(spec: "TaskSpec", arguments: list[str]) -> int:
     given = vars(parser.parse_args(arguments))
     where = take_run_arguments(given)
     preset = given.pop("preset", None)
-    if where.resume is not None and (given or preset):
-        raise UserError("--resume continues with the run's own options; give no others.")
 
     from benchmarks.runner import open_run, run_task, start_run
 
@@ -285,8 +219,6 @@ def _bench_em_data(arguments: list[str]) -> int:
     add_arguments(parser.add_argument_group("options"), suite.Options)
     given = vars(parser.parse_args(arguments))
     where = take_run_arguments(given)
-    if where.resume is not None and given:
-        raise UserError("--resume continues with the run's own options; give no others.")
     where.prepare()
     if where.resume is not None:
         folder, options = suite.resume(where.resume)
@@ -328,24 +260,12 @@ def _carry_out(
     return 0
 
 
-def _suites() -> dict[str, str]:
-    """Returns what each benchmark suite does, by name."""
-    from benchmarks.task import tasks_of
-
-    throughput = "Measure what rollouts and training steps cost, beside torchgfn and bare loops"
-    return {
-        "throughput": throughput,
-        "em-data": EM_DATA,
-        **{spec.name: spec.description for spec in tasks_of("bench").values()},
-    }
-
-
 def _bench(arguments: list[str]) -> int:
     """Carries out a benchmark suite."""
     from benchmarks.task import find_task
     from gfn_envs.registration import load_plugins
 
-    suites = _suites()
+    suites = suites_by_name()
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: gfnem bench SUITE [options]\n\nsuites:")
         print("\n".join(f"  {name}: {description}" for name, description in suites.items()))
@@ -357,7 +277,7 @@ def _bench(arguments: list[str]) -> int:
         return _bench_em_data(arguments[1:])
     if arguments[0] not in suites:
         load_plugins()
-        suites = _suites()
+        suites = suites_by_name()
     if arguments[0] not in suites:
         raise unknown_name("suite", arguments[0], suites)
     return _run_task(find_task(arguments[0], "bench"), arguments[1:])

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gfn_envs.catalogue import Catalogue
@@ -68,6 +69,28 @@ def make_options(
     names = {field.name for field in dataclasses.fields(options_type)}
     chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in names}
     return options_type(**{**(presets[preset] if preset else {}), **chosen})
+
+
+def saved_options(options_type: type, config: Mapping[str, Any], name: str, path: Path) -> Any:
+    """Makes the options that a run was started with.
+
+    Args:
+        options_type: The dataclass.
+        config: What the run's `config.json` holds.
+        name: What carried it out.
+        path: Its folder.
+
+    Returns:
+        An instance of `options_type`.
+
+    Raises:
+        UserError: If the run had other options.
+    """
+    saved = config.get("options")
+    known = {field.name for field in dataclasses.fields(options_type)}
+    if not isinstance(saved, dict) or set(saved) != known:
+        raise UserError(f"{path} was made by another version of {name}; start the run anew.")
+    return make_options(options_type, {}, None, saved)  # JSON has lists for tuples, as typed words
 
 
 def require_names(option: str, names: Sequence[str], known: Catalogue) -> None:

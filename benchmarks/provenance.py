@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,6 +52,11 @@ def machine() -> dict[str, str | int | None]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }
+
+
+def made_with() -> dict[str, Any]:
+    """Returns all of the above by its name in `config.json`."""
+    return {"versions": versions(), "git_commit": git_commit(), "machine": machine()}
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

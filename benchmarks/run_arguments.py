@@ -77,7 +77,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def take_run_arguments(given: dict[str, Any]) -> RunArguments:
-    """Takes a `RunArguments` out of parsed arguments.
+    """Takes a `RunArguments` out of parsed arguments, which leaves the options of what is run.
 
     Raises:
         UserError: If its parts do not fit together.
@@ -85,6 +85,8 @@ def take_run_arguments(given: dict[str, Any]) -> RunArguments:
     where = RunArguments(**{field.name: given.pop(field.name) for field in fields(RunArguments)})
     if where.workers < 1:
         raise UserError("--workers must be at least 1.")
+    if where.resume is not None and any(value is not None for value in given.values()):
+        raise UserError("--resume continues with the run's own options; give no others.")
     if where.address is not None and where.engine != "ray":
         raise UserError("--address names a Ray cluster; give --engine ray too.")
     return where

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from algorithms.learner import Learner
-from benchmarks.provenance import git_commit, machine, versions
+from benchmarks.options import saved_options
+from benchmarks.provenance import made_with
 from benchmarks.ray_workers import carry_out_on_ray
 from benchmarks.run_folder import RunFolder, remove_unfinished
 from benchmarks.sweep_bar import SweepBar
@@ -50,10 +51,17 @@ def start_run(task_name: str, task: Task, path: Path) -> RunFolder:
         "task": task_name,
         "options": dataclasses.asdict(task.options),
         "data_sha256": _fingerprint(task),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "machine": machine(),
+        **made_with(),
     }
+    return make_folder(path, config)
+
+
+def make_folder(path: Path, config: dict[str, Any]) -> RunFolder:
+    """Makes a new folder; see `RunFolder.create`.
+
+    Raises:
+        UserError: If the folder is not empty or cannot be written.
+    """
     try:
         return RunFolder.create(path, config)
     except OSError as error:
@@ -101,16 +109,7 @@ def read_options(task_name: str, folder: RunFolder) -> Any:
             f"{folder.path} holds a run of {config.get('task', 'something else')}, not of "
             f"{task_name}; nothing was changed."
         )
-    options_type = find_task(task_name).load().options_type
-    known = {field.name for field in dataclasses.fields(options_type)}
-    options = config.get("options")
-    if not isinstance(options, dict) or set(options) != known:
-        raise UserError(
-            f"{folder.path} was made by another version of {task_name}; start the run anew."
-        )
-    # JSON has lists where the options have tuples.
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return options_type(**values)
+    return saved_options(find_task(task_name).load().options_type, config, task_name, folder.path)
 
 
 def run_task(

@@ -1,16 +1,16 @@
 """Carries out standard tasks one after the other, each a run in a folder of its own."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.em_data.tasks import DataTask, find_data_task
 from benchmarks.held_out.options import HeldOutOptions
-from benchmarks.options import make_options, option
-from benchmarks.provenance import git_commit, machine, versions
+from benchmarks.options import option, saved_options
+from benchmarks.provenance import made_with
 from benchmarks.run_folder import RunFolder
-from benchmarks.runner import open_run, run_task, start_run
+from benchmarks.runner import make_folder, open_run, run_task, start_run
 from benchmarks.task import Task
 from gfn_envs.errors import UserError, unknown_name
 
@@ -80,18 +80,7 @@ def start(options: Options, path: Path) -> RunFolder:
     """
     options.check()
     made = [(task, task.load()(options.of(task))) for task in map(find_data_task, options.tasks)]
-    config = {
-        "suite": SUITE,
-        "options": asdict(options),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "machine": machine(),
-    }
-    try:
-        folder = RunFolder.create(path, config)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"Cannot make a run folder at {path}: {reason}.") from error
+    folder = make_folder(path, {"suite": SUITE, "options": asdict(options), **made_with()})
     for task, run in made:
         start_run(task.task, run, folder.path / task.name)
     return folder
@@ -107,10 +96,7 @@ def resume(path: Path) -> tuple[RunFolder, Options]:
     config = folder.read_json("config.json")
     if config.get("suite") != SUITE:
         raise UserError(f"{path} does not hold a run of {SUITE}; nothing was changed.")
-    saved = config.get("options")
-    if not isinstance(saved, dict) or set(saved) != {field.name for field in fields(Options)}:
-        raise UserError(f"{path} was made by another version of {SUITE}; start the run anew.")
-    return folder, make_options(Options, {}, None, saved)
+    return folder, saved_options(Options, config, SUITE, path)
 
 
 def carry_out(

@@ -34,11 +34,9 @@ class HeldOutOptions:
 
     def updates_of(self, method: str) -> int:
         """Returns how many mini-batches a method has in all, at most."""
-        return (
-            self.updates[0]
-            if len(self.updates) == 1
-            else dict(zip(self.methods, self.updates, strict=True))[method]
-        )
+        if len(self.updates) == 1:
+            return self.updates[0]
+        return self.updates[self.methods.index(method)]
 
     def check_shared(self, known: Catalogue) -> None:
         """Raises a UserError if one of these options cannot be served.

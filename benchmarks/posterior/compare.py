@@ -18,7 +18,7 @@ from algorithms.schedule import Constant
 from benchmarks.posterior.controls import controls, run_control
 from benchmarks.posterior.curves import train_posterior
 from benchmarks.posterior.training import FAST_SHARE, LEARNING_RATE, make_data, make_e_step
-from benchmarks.provenance import derive_seed, git_commit, machine, versions
+from benchmarks.provenance import derive_seed, made_with
 from gfn_envs.errors import UserError
 from lvms.models import models
 
@@ -137,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_table(found))
     print("\n".join(["", *left_out]))
     if options.out is not None:
-        provenance = {"versions": versions(), "git_commit": git_commit(), "machine": machine()}
-        options.out.write_text(json.dumps({"results": found, **provenance}, indent=2) + "\n")
+        options.out.write_text(json.dumps({"results": found, **made_with()}, indent=2) + "\n")
 
 
 def _table(results: Sequence[dict[str, Any]]) -> str:

@@ -167,9 +167,7 @@ def run(options: Options, path: Path) -> tuple[str, list[Path]]:
         "suite": "throughput",
         "settings": dataclasses.asdict(options),
         "how": HOW,
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
-        "machine": provenance.machine(),
+        **provenance.made_with(),
     }
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path} is not empty; name a new folder with --out.")

@@ -17,7 +17,7 @@ from PIL import Image
 import gfn_envs
 from algorithms.explorations import explorations
 from algorithms.objectives import objectives
-from benchmarks import cli, runner, task
+from benchmarks import cli, provenance, runner, task
 from benchmarks.discrete_vae.methods import dvae_methods
 from benchmarks.em.methods import em_methods
 from benchmarks.grammar.methods import grammar_methods
@@ -518,7 +518,7 @@ def test_a_disk_that_is_full_from_the_start(refusal, gfnem, monkeypatch):
 
 
 def test_ctrl_c_before_the_run(refusal, monkeypatch):
-    stop_after(monkeypatch, runner, "git_commit", 0, KeyboardInterrupt)
+    stop_after(monkeypatch, provenance, "git_commit", 0, KeyboardInterrupt)
     assert refusal(*run()) == "gfnem: error: interrupted."
 
 
