@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algorithms.mlp_policy import zero_linear
+from algorithms.parent_lookahead import Lookahead, begin_lookahead, look_ahead
 from algorithms.policy import Memory
 from algorithms.sentence_encoder import SentenceEncoder, span_number
 from algorithms.span_policy import Expansion, LabelledSpans, SpanPolicy, Spans
@@ -24,7 +25,7 @@ from lvms.grammars.energy_grammar import EnergyGrammar
 from lvms.grammars.grammar import Grammar
 from lvms.grammars.inside_chart import inside_chart, log_span_weights
 
-FIRST_GUESSES = ("alike", "inside")
+FIRST_GUESSES = ("alike", "inside", "lookahead")
 """What a policy that knows nothing takes for inside weights; see `ChartPolicy`."""
 
 GUESS_UNIT = 3.0
@@ -39,12 +40,15 @@ class _Memory(NamedTuple):
             `[B, S, K]`, nats.
         hidden: What is read of each span, `[B, S, H]`; where parents do not count, of no use.
         words: What the grammar says of the words.
+        ahead: Of spans under their parents, what is worked out when it is asked for; () where the
+            first guess knows no parents.
         lengths: int64 `[B]`.
     """
 
     log_weight: Tensor
     hidden: Tensor
     words: SentenceWords
+    ahead: Lookahead | tuple[()]
     lengths: Tensor
 
 
@@ -62,7 +66,9 @@ class ChartPolicy(SpanPolicy):
       frequent as the model's: all that is known of its rules is learned;
     * `inside`: the inside weight of the context-free grammar nearest to the model, by the inside
       algorithm. For a context-free grammar that is exact inference and nothing is left to learn;
-      where parents or energies count, what they change is.
+      where parents or energies count, what they change is;
+    * `lookahead`: for rules given the parent, these inside weights for a span's parts, and for the
+      span itself the rules of its parent; see `parent_lookahead`.
     """
 
     def __init__(
@@ -82,11 +88,11 @@ class ChartPolicy(SpanPolicy):
             encoder_size: The size of each LSTM's state.
             hidden: The size of the layers that read a span.
             first_guess: One of `FIRST_GUESSES`; by default `alike` for a context-free grammar
-                alone, and `inside` otherwise.
+                alone, `lookahead` for rules given the parent, and `inside` otherwise.
 
         Raises:
-            UserError: If the trees are built bottom-up, a size is below 1 or the first guess is
-                unknown.
+            UserError: If the trees are built bottom-up, a size is below 1, the first guess is
+                unknown, or it looks ahead to parents that do not count.
         """
         super().__init__(model.env)
         if min(embedding, encoder_size, hidden) < 1:
@@ -95,13 +101,19 @@ class ChartPolicy(SpanPolicy):
         grammar, by_parent = self.rules.grammar, self.rules.by_parent
         labels = grammar.nonterminals
         plain = grammar is model and not by_parent
-        self.first_guess = first_guess or ("alike" if plain else "inside")
+        default = "lookahead" if by_parent else "alike" if plain else "inside"
+        self.first_guess = first_guess or default
         if self.first_guess not in FIRST_GUESSES:
             raise unknown_name("first guess", self.first_guess, FIRST_GUESSES)
+        if self.first_guess == "lookahead" and not by_parent:
+            raise UserError(
+                "The first guess 'lookahead' is for grammars whose rules depend on the parent; use "
+                "'inside'."
+            )
         self.encoder = SentenceEncoder(
             grammar.vocabulary, grammar.max_words, embedding, encoder_size, hidden
         )
-        informed = self.first_guess == "inside"
+        informed = self.first_guess != "alike"
         self.read_guess = nn.Linear(labels, hidden, bias=False) if informed else None
         self.read_again = nn.Linear(hidden, hidden)
         self.parent = nn.Embedding(labels + 1, hidden) if by_parent else None
@@ -122,13 +134,15 @@ class ChartPolicy(SpanPolicy):
             log_weight = log_weight + self.head(F.relu(hidden))
         elif log_weight.shape[-1] == 1:
             log_weight = log_weight.expand(-1, -1, self.env.labels)
-        return _Memory(log_weight, hidden, known_words, lengths)
+        looks_ahead = self.first_guess == "lookahead"
+        ahead = begin_lookahead(log_weight, words.shape[1]) if looks_ahead else ()
+        return _Memory(log_weight, hidden, known_words, ahead, lengths)
 
     @torch.no_grad()
     def _guess(self, x: Tensor, words: SentenceWords) -> Tensor:
         """Gives the first guess of sentences `[B, N]`, `[B, S, K]` or `[B, S, 1]`, nats."""
         left, right = self.encoder.spans(words.scale.shape[1])
-        if self.first_guess == "inside":
+        if self.first_guess != "alike":
             chart = inside_chart(self.rules.context_free(), x)
             return log_span_weights(chart)[:, left, right].clamp_min(LEAST_WEIGHT)
         rows = torch.arange(len(x), device=x.device)[:, None]
@@ -142,8 +156,12 @@ class ChartPolicy(SpanPolicy):
             place: Where they are in a flat `[B S]`, int64 `[R]`.
             parent: The label of the span that each is a part of, int64 `[R]`; K for none.
         """
-        # Unlike indexing, index_select has a gradient that does not sort.
-        log_weight = memory.log_weight.flatten(0, 1).index_select(0, place)
+        if memory.ahead:
+            ends = self.encoder.spans(memory.words.scale.shape[1])
+            log_weight = look_ahead(self.rules, memory.words, memory.ahead, place, *ends, parent)
+        else:
+            # Unlike indexing, index_select has a gradient that does not sort.
+            log_weight = memory.log_weight.flatten(0, 1).index_select(0, place)
         if self.parent is None:
             return log_weight
         hidden = memory.hidden.flatten(0, 1).index_select(0, place)
@@ -260,8 +278,9 @@ class ChartExpansion(Expansion):
 
 def _read(memory: Memory) -> _Memory:
     """Gives the parts of a memory their names again, which are lost where batches are joined."""
-    log_weight, hidden, words, lengths = memory
-    return _Memory(log_weight, hidden, SentenceWords(*words), lengths)
+    log_weight, hidden, words, ahead, lengths = memory
+    ahead = Lookahead(*ahead) if ahead else ()
+    return _Memory(log_weight, hidden, SentenceWords(*words), ahead, lengths)
 
 
 def place_of(memory: _Memory, row: Tensor, left: Tensor, right: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class RuleTables(NamedTuple):
         inner: `[L, K, K]`, at [l, B, C]: both children nonterminals.
         first: `[L, P K]`, at [l, p K + C]: the left child is preterminal p.
         last: `[L, P K]`, at [l, p K + B]: the right child is.
+        both_words: `[L, P P]`: both are.
+        log_largest: The log of what they were divided by, `[]`, nats.
         log_left: Of `inner`, summed over the right child: the log, `[L, K]`, nats.
         log_inner: Summed over both, `[L]`, nats.
     """
@@ -37,6 +39,8 @@ class RuleTables(NamedTuple):
     inner: Tensor
     first: Tensor
     last: Tensor
+    both_words: Tensor
+    log_largest: Tensor
     log_left: Tensor
     log_inner: Tensor
 
@@ -109,12 +113,15 @@ class SpanRules:
         if self._made is None or self._made[0] is not rules:
             labels = self.grammar.nonterminals
             binary = rules.binary.flatten(0, -3)
-            table = (binary - binary.amax()).clamp_min(LEAST_RULE).exp()
+            log_largest = binary.amax()
+            table = (binary - log_largest).clamp_min(LEAST_RULE).exp()
             inner = table[:, :labels, :labels].contiguous()
             made = RuleTables(
                 inner,
                 table[:, labels:, :labels].flatten(1),
                 table[:, :labels, labels:].mT.flatten(1),
+                table[:, labels:, labels:].flatten(1),
+                log_largest,
                 log_of(inner.sum(-1)),
                 log_of(inner.sum((-2, -1))),
             )

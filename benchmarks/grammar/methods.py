@@ -58,9 +58,15 @@ grammar_methods.register(
     sleep=0.5,
 )
 grammar_methods.register("gflownet-em-paper", f"{_GFLOWNET}:paper")
-# Its first guess is nearly right, and larger steps would lead away from there.
+# Its first guess is nearly right, and larger steps would lead away from there. What little it is
+# wrong by makes rules forget the parent, unless trees count as much as they are probable.
 grammar_methods.register(
-    "ncfg-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="ncfg", policy_rate=1e-3
+    "ncfg-gflownet-em",
+    f"{_GFLOWNET}:gflownet_em",
+    kind="ncfg",
+    policy_rate=1e-3,
+    samples_per_x=8,
+    m_step="reweighted",
 )
 grammar_methods.register(
     "energy-gflownet-em", f"{_GFLOWNET}:gflownet_em", kind="energy", objective="vargrad"
