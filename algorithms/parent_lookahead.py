@@ -2,10 +2,10 @@
 
 Where a rule depends on the parent of its left-hand side, so does the weight of every span: the sum
 over splits m and children B, C of R[Q, A -> B C] b(B, i, m) b(C, m, j) with A's parent Q, where b
-depends on A in turn. Here it does not: b are the inside weights of the nearest context-free grammar,
+depends on A in turn. Here it does not: b are inside weights of the nearest context-free grammar,
 whose sums over the splits, a matrix [B, C] for each span, serve all A and Q. And only those spans
-and parents are weighed that a policy asks for, O(K^3) each, where the exact inside algorithm weighs
-every span under every parent.
+and parents are weighed that a policy asks for, each with one product of K such matrices, where the
+exact inside algorithm weighs every span under every parent.
 """
 
 from typing import NamedTuple

@@ -16,7 +16,9 @@ from algorithms.tree_policies import tree_policies
 from algorithms.vargrad import VarGrad
 from gfn_envs.errors import UserError
 from lvms.enumeration import EnumeratedPosterior
+from lvms.grammars.context_free import without_parents
 from lvms.grammars.energy_grammar import EnergyGrammar
+from lvms.grammars.inside_chart import inside_chart, log_span_weights
 from lvms.grammars.rules import GrammarRules
 from lvms.grammars.table_grammar import TableGrammar
 
@@ -256,6 +258,68 @@ def test_the_inside_algorithm_as_a_first_guess(parent: bool) -> None:
     torch.testing.assert_close(log_q, plain.posterior_log_prob(x, z), atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="first guess"):
         tree_policies.make("chart", model, first_guess="outside")
+
+
+def test_looking_ahead_applies_the_parents_rules_once() -> None:
+    model = make_grammar(True)
+    rules, labels = model.rules(), model.nonterminals
+    policy = tree_policies.make("chart", model)
+    assert isinstance(policy, ChartPolicy)
+    assert policy.first_guess == "lookahead"
+    x, _ = model.sample(6, torch.Generator().manual_seed(0))
+    memory = policy.encode(x)
+    chart = log_span_weights(inside_chart(without_parents(rules), x)).exp()
+    emission, binary = rules.emission.exp(), rules.binary.exp()
+
+    def part(row: int, left: int, right: int) -> torch.Tensor:
+        """The weights of all symbols for a part without its parent."""
+        symbols = torch.zeros(binary.shape[-1])
+        if right - left == 1:
+            symbols[labels:] = emission[:, x[row, left]]
+        else:
+            symbols[:labels] = chart[row, left, right]
+        return symbols
+
+    spans = [
+        (row, left, right, parent)
+        for row in range(len(x))
+        for right in range(2, int((x[row] >= 0).sum()) + 1)
+        for left in range(right - 1)
+        for parent in range(labels + 1)
+    ]
+    expected = torch.stack([
+        sum(
+            torch.einsum("abc,b,c->a", binary[parent], part(row, left, m), part(row, m, right))
+            for m in range(left + 1, right)
+        )
+        for row, left, right, parent in spans
+    ]).log()  # fmt: skip
+    row, left, right, parent = torch.tensor(spans).T
+    place = row * memory[0].shape[1] + span_number(left, right)
+    # What was asked for before, and what is asked for twice, is the same.
+    for asked in (torch.arange(0, len(spans), 3), torch.arange(len(spans)).repeat(2)):
+        found = policy.log_weights(memory, place[asked], parent[asked])
+        torch.testing.assert_close(found, expected[asked], atol=1e-4, rtol=1e-4)
+
+
+def test_looking_ahead_is_nearer_to_the_posterior_than_no_parents_at_all() -> None:
+    model = make_grammar(True)
+    x, z = model.sample(200, torch.Generator().manual_seed(0))
+    log_p = model.posterior_log_prob(x, z)
+    rows = torch.arange(200)
+
+    def divergence(first_guess: str) -> float:
+        """Estimates KL(p || q) on posterior samples: z is one of each x."""
+        policy = tree_policies.make("chart", model, first_guess=first_guess)
+        log_q = policy.score_structures(z, policy.encode(x), rows).sum(0)
+        return (log_p - log_q).mean().item()
+
+    assert divergence("lookahead") < 0.5 * divergence("inside")
+
+
+def test_only_rules_given_the_parent_have_something_ahead() -> None:
+    with pytest.raises(UserError, match="depend on the parent"):
+        tree_policies.make("chart", make_grammar(False), first_guess="lookahead")
 
 
 @torch.no_grad()
