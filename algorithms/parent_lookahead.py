@@ -98,15 +98,17 @@ def look_ahead(
     known[new] = True
     number = new // num_parents % ahead.known.shape[1]
     is_pair = (right - left)[number] == 2
+    tables = rules.tables()
     for these, products in ((new[is_pair], _of_two_words), (new[~is_pair], _of_more_words)):
         if len(these):
             above = these % num_parents
             these = these[above.argsort()]
             sizes = above.bincount(minlength=num_parents).tolist()
-            at = these // num_parents
-            parts, scale = products(rules.tables(), words, ahead, at, left, right)
+            at, num_spans = these // num_parents, ahead.known.shape[1]
+            row, number = at // num_spans, at % num_spans
+            parts, scale = products(tables, words, ahead, row, number, left, right)
             total = _sum_by_rules(parts, sizes)
-            log_weight[these] = log_of(total) + (scale + rules.tables().log_largest)[:, None]
+            log_weight[these] = log_of(total) + (scale + tables.log_largest)[:, None]
     return log_weight.index_select(0, index)
 
 
@@ -115,11 +117,23 @@ Parts = list[tuple[Tensor, Tensor]]
 
 
 def _of_two_words(
-    tables: RuleTables, words: SentenceWords, ahead: Lookahead, place: Tensor, left: Tensor,
-    right: Tensor,
+    tables: RuleTables, words: SentenceWords, ahead: Lookahead, row: Tensor, number: Tensor,
+    left: Tensor, right: Tensor,
 ) -> tuple[Parts, Tensor]:  # fmt: skip
-    """Multiplies two words; see `Parts`. With it the log of what they were divided by, `[R]`."""
-    row, number = place // ahead.scale.shape[1], place % ahead.scale.shape[1]
+    """Multiplies two words.
+
+    Args:
+        tables: The present rules.
+        words: What they say of the words.
+        ahead: What is known of the spans.
+        row: The spans' sentences, int64 `[R]`.
+        number: Their numbers, int64 `[R]`.
+        left: The fencepost before a span's first word, by its number, int64 `[S]`.
+        right: That behind its last.
+
+    Returns:
+        See `Parts`; and the log of what they were divided by, `[R]`, nats.
+    """
     first = left[number]
     both = words.weight[row, first][:, :, None] * words.weight[row, first + 1][:, None]
     scale = words.scale[row, first] + words.scale[row, first + 1]
@@ -127,11 +141,10 @@ def _of_two_words(
 
 
 def _of_more_words(
-    tables: RuleTables, words: SentenceWords, ahead: Lookahead, place: Tensor, left: Tensor,
-    right: Tensor,
+    tables: RuleTables, words: SentenceWords, ahead: Lookahead, row: Tensor, number: Tensor,
+    left: Tensor, right: Tensor,
 ) -> tuple[Parts, Tensor]:  # fmt: skip
     """Multiplies word and span, span and word, and two spans; see `_of_two_words`."""
-    row, number = place // ahead.scale.shape[1], place % ahead.scale.shape[1]
     first, last = left[number], right[number] - 1
     behind, before = span_number(first + 1, last + 1), span_number(first, last)
     scale = torch.stack([
