@@ -9,15 +9,19 @@ from algorithms.alternation import Alternation, FixedUpdates
 from algorithms.backward_policy import default_backward_policy
 from algorithms.e_step import EStep
 from algorithms.exploration import Exploration, OnPolicy, TrainingStep, require_fit
+from algorithms.muon_adam import MuonAdam
 from algorithms.objective import Objective
 from algorithms.policy import Policy
 from algorithms.rollout import rollout
 from algorithms.schedule import Schedule, as_schedule, require_positive
 from algorithms.sleep_phase import SleepPhase
 from algorithms.trajectory_batch import TrajectoryBatch
-from gfn_envs.errors import UserError
+from gfn_envs.errors import UserError, unknown_name
 from lvms.model import LatentVariableModel, WeightedSamples
 from lvms.reward import LVMReward
+
+OPTIMIZERS = ("adam", "muon")
+"""What moves a policy's weights."""
 
 
 class GFlowNetEStep(EStep):
@@ -43,6 +47,7 @@ class GFlowNetEStep(EStep):
         learning_rate: Schedule | float = 1e-2,
         min_log_reward: float = -float("inf"),
         sleep: SleepPhase | None = None,
+        optimizer: str = "adam",
         generator: torch.Generator | None = None,
     ) -> None:
         """Sets the training up.
@@ -55,15 +60,17 @@ class GFlowNetEStep(EStep):
             alternation: How long each E-step lasts; 20 updates by default.
             batch_size: Observations an update; all of them where there are fewer.
             samples_per_x: Trajectories for each observation of an update.
-            learning_rate: Adam's; a schedule's steps are M-steps.
+            learning_rate: The optimiser's; a schedule's steps are M-steps.
             min_log_reward: Lower log rewards are raised to this, nats.
             sleep: Maximum likelihood on dreams beside the objective; none by default.
+            optimizer: One of `OPTIMIZERS`: `adam`, or `muon` for the weights of linear layers and
+                Adam for the rest; see `MuonAdam`.
             generator: Source of randomness.
 
         Raises:
             UserError: If objective and exploration do not fit together (see `require_fit`), the
-                policy lacks what the objective needs, the batch is empty, or the learning rate is
-                not positive at the start or in the end.
+                policy lacks what the objective needs, the batch is empty, the learning rate is not
+                positive at the start or in the end, or the optimiser is unknown.
         """
         exploration = exploration or OnPolicy()
         require_fit(objective, exploration, samples_per_x)
@@ -82,9 +89,7 @@ class GFlowNetEStep(EStep):
         self.generator = generator
         self.learning_rate = as_schedule(learning_rate)
         require_positive("learning_rate", self.learning_rate)
-        self.optimizer = torch.optim.Adam(
-            policy.parameters(), lr=self.learning_rate.at(0), fused=True
-        )
+        self.optimizer = _make_optimizer(optimizer, policy, self.learning_rate.at(0))
         self.updates = 0
 
     def fit(self, x: Tensor, m_steps: int) -> dict[str, float]:
@@ -184,3 +189,16 @@ class GFlowNetEStep(EStep):
         self.alternation.load_state_dict(state["alternation"])
         self.exploration.load_state_dict(state["exploration"])
         self.updates = state["updates"]
+
+
+def _make_optimizer(name: str, policy: Policy, rate: float) -> torch.optim.Optimizer | MuonAdam:
+    """Makes the optimiser of that name.
+
+    Raises:
+        UserError: If it is unknown.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    if name == "muon":
+        return MuonAdam(policy, rate)
+    return torch.optim.Adam(policy.parameters(), lr=rate, fused=True)

@@ -8,7 +8,7 @@ from algorithms.alternation import FixedUpdates, LossThreshold
 from algorithms.e_step import ExactEStep, MeanFieldEStep, MetropolisEStep
 from algorithms.em import EM
 from algorithms.exploration import EpsilonUniform
-from algorithms.gflownet_e_step import GFlowNetEStep
+from algorithms.gflownet_e_step import OPTIMIZERS, GFlowNetEStep
 from algorithms.m_step import ClosedForm, GradientAscent
 from algorithms.mlp_policy import MLPPolicy
 from algorithms.policy_distribution import policy_log_probs
@@ -135,6 +135,7 @@ VARIANTS = {
     "gflownet, adaptive": {"alternation": LossThreshold(Linear(50.0, 1.0, 5), max_updates=30)},
     "gflownet, gradient": {"m_step": "gradient"},
     "gflownet, dreams": {"sleep": SleepPhase(0.5, 2.0)},
+    "gflownet, muon": {"optimizer": "muon"},
 }
 
 
@@ -200,7 +201,8 @@ def test_e_step_never_moves_theta_and_m_step_never_moves_the_policy():
         assert torch.equal(before, after)
 
 
-def test_the_learning_rate_follows_its_schedule_over_m_steps():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_learning_rate_follows_its_schedule_over_m_steps(optimizer):
     """However many updates an E-step has; a resumed one has the rate of its own M-step."""
     rates = []
     e_steps = [
@@ -209,6 +211,7 @@ def test_the_learning_rate_follows_its_schedule_over_m_steps():
             torch.Generator().manual_seed(0),
             learning_rate=Linear(1e-2, 1e-3, 9),
             alternation=FixedUpdates(3),
+            optimizer=optimizer,
         )
         for _ in range(2)
     ]
@@ -288,6 +291,8 @@ def test_choices_that_do_not_fit_are_refused():
         MeanFieldEStep(model)
     with pytest.raises(UserError, match="at least 2 samples"):
         gflownet(started_model(), None, samples_per_x=1)
+    with pytest.raises(UserError, match="Did you mean muon"):
+        gflownet(started_model(), None, optimizer="muonn")
     deep = HierarchicalGaussianMixture((4,) * 7)
     with pytest.raises(UserError, match="too many"):
         ExactEStep(deep).posterior(POINTS, 1)
