@@ -26,7 +26,7 @@ def test_an_e_step_on_2_x_2_codes_reaches_the_exact_posterior() -> None:
 
 @pytest.mark.slow
 def test_an_e_step_on_3_x_3_codes_reaches_the_exact_posterior() -> None:
-    """19,683 structures, 32 images; on-policy VarGrad, Muon: about 25 minutes."""
+    """19,683 structures, 32 images; on-policy VarGrad, Muon: half an hour."""
     updates = 34_000
     torch.manual_seed(0)
     x, model = make_data("dvae-small"), models.make("dvae-small")
