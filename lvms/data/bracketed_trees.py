@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from gfn_envs.errors import UserError
-from lvms.data.data_file import open_data
+from lvms.data.data_file import files_below, open_data
 from lvms.data.parsed_sentence import Span
 
 _TOKEN = re.compile(r"\(\s*([^\s()]*)|(\))|([^\s()]+)")
@@ -48,13 +48,11 @@ def read_bracketed_trees(path: Path) -> list[BracketedTree]:
     Raises:
         UserError: If a file cannot be read, holds no tree, a tree without a word, a word without a
             bracket of its own, or brackets that do not balance, naming file and line; or if a
-            directory holds no file.
+            directory holds no file or cannot be listed.
     """
     if not path.is_dir():
         return _read_file(path)
-    files = sorted(
-        file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
-    )
+    files = [file for file in files_below(path) if not file.name.startswith(".")]
     if not files:
         raise UserError(f"{path} holds no file to read trees from.")
     return [tree for file in files for tree in _read_file(file)]

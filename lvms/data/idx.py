@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gfn_envs.errors import UserError
-from lvms.data.data_file import open_data
+from lvms.data.data_file import list_folder, open_data
 
 UINT8_CUBE = b"\x00\x00\x08\x03"
 """How a file of images begins: two zeros, the type (uint8) and the number of dimensions."""
@@ -53,9 +53,9 @@ def find_idx_images(folder: Path) -> list[Path]:
         `test`), or the only file that there is.
 
     Raises:
-        UserError: If it is not clear which they are.
+        UserError: If it is not clear which they are, or the directory cannot be listed.
     """
-    found = sorted(path for path in folder.iterdir() if "idx3" in path.name and path.is_file())
+    found = [path for path in list_folder(folder) if "idx3" in path.name and path.is_file()]
     train = [path for path in found if "train" in path.name]
     test = [path for path in found if "t10k" in path.name or "test" in path.name]
     if len(train) == len(test) == 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gfn_envs.errors import UserError, unknown_name
 from lvms.data.bracketed_trees import read_bracketed_trees
+from lvms.data.data_file import list_folder
 from lvms.data.parsed_sentence import ParsedSentence
 from lvms.data.penn_text import read_penn_text
 from lvms.data.span_file import read_span_file
@@ -52,7 +53,7 @@ def read_parts(source: str | Path, cleaning: Cleaning) -> list[list[ParsedSenten
         return [_read_trees([path], cleaning)]
     if not path.is_dir():
         raise unknown_name("treebank, file or directory", str(source), treebank_sources)
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    entries = [entry for entry in list_folder(path) if not entry.name.startswith(".")]
     texts = [entry for entry in entries if ".src" in entry.suffixes]
     if texts:
         spans = _by_part(path, [entry for entry in entries if ".pkl" in entry.suffixes])
