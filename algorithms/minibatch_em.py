@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.alternation import Alternation
 from algorithms.amortised_learner import AmortisedLearner
@@ -68,6 +68,8 @@ class MinibatchEM(AmortisedLearner):
         alternation: Alternation | None = None,
         m_updates: int = 1,
         centre: bool = True,
+        late: nn.Module | None = None,
+        late_from: int = 0,
         betas: tuple[float, float] = (0.9, 0.999),
         max_norm: float = math.inf,
         policy_max_norm: float = math.inf,
@@ -96,6 +98,9 @@ class MinibatchEM(AmortisedLearner):
             alternation: How long the policy's turn lasts; joint updates by default.
             m_updates: How long the model's turn lasts, in turns.
             centre: Whether log Z begins at its mean estimate over the first mini-batch.
+            late: A part of the model that does not learn at first. A learned prior had better be
+                one: from a policy that knows nothing yet it learns to use few structures.
+            late_from: After how many mini-batches it does.
             betas: Adam's of the model; see `ScheduledAdam`.
             max_norm: Longer gradients of the model are scaled down to this norm.
             policy_max_norm: Those of the policy to this one.
@@ -131,6 +136,8 @@ class MinibatchEM(AmortisedLearner):
         self.alternation = alternation
         self.m_updates = m_updates
         self.centre = centre
+        self.late = late
+        self.late_from = late_from
         own_partition = partition_of(policy)
         partition = [] if own_partition is None else list(own_partition.parameters())
         of_partition = {id(parameter) for parameter in partition}
@@ -209,9 +216,15 @@ class MinibatchEM(AmortisedLearner):
 
     def _step_model(self) -> None:
         """Moves the model along its gradient."""
+        self._hold_back()
         self.model_optimizer.step_clipped()
         self.model.mark_updated()
         self._model_updates += 1
+
+    def _hold_back(self) -> None:
+        """Forgets the gradient of what is not to learn yet; see `late`."""
+        if self.late is not None and self.updates < self.late_from:
+            self.late.zero_grad()
 
     def _training_step(self, x: Tensor, ids: Tensor) -> TrainingStep:
         """Says what an update has to do with."""

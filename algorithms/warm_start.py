@@ -1,7 +1,7 @@
 """GFlowNet-EM that begins with relaxed codes."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.code_grid_policy import RasterPolicy
 from algorithms.exploration import Exploration
@@ -48,6 +48,8 @@ class WarmStart(MinibatchEM):
         exploration: Exploration | None = None,
         sleep: SleepPhase | None = None,
         m_step: str = "reweighted",
+        late: nn.Module | None = None,
+        late_from: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         """Sets the training up; see `MinibatchEM`.
@@ -69,6 +71,8 @@ class WarmStart(MinibatchEM):
             exploration: Where trajectories come from; on-policy by default.
             sleep: Maximum likelihood on dreams beside the objective; none by default.
             m_step: See `MinibatchEM`.
+            late: See `MinibatchEM`.
+            late_from: See `MinibatchEM`; updates of both kinds count.
             generator: Source of randomness.
 
         Raises:
@@ -85,7 +89,8 @@ class WarmStart(MinibatchEM):
             batch_size=batch_size, samples_per_x=samples_per_x,
             policy_rate=rate if policy_rate is None else policy_rate,
             partition_rate=partition_rate, model_rate=rate if model_rate is None else model_rate,
-            exploration=exploration, sleep=sleep, m_step=m_step, generator=generator,
+            exploration=exploration, sleep=sleep, m_step=m_step, late=late, late_from=late_from,
+            generator=generator,
         )  # fmt: skip
         self.relaxed = relaxed or annealed(self.relaxed_updates)
 
@@ -101,6 +106,7 @@ class WarmStart(MinibatchEM):
         self.policy_optimizer.zero_grad()
         self.model_optimizer.zero_grad()
         loss.backward()
+        self._hold_back()
         self.policy_optimizer.step()
         self.model_optimizer.step()
         self.model.mark_updated()

@@ -59,6 +59,9 @@ dvae_methods.register("vq-vae", f"{_HERE}:vq_vae")
 RATE = 1e-3
 """Adam's of policies and models, until it falls."""
 
+PRIOR_FROM = 0.5
+"""The share of the updates before a learned prior learns from the samples of a policy."""
+
 
 # -- GFlowNet-EM -----------------------------------------------------------------------------------
 
@@ -116,6 +119,8 @@ def warm_gflownet_em(
         VarGrad(),
         relaxed_share=relaxed_share,
         sleep=SleepPhase(sleep, sleep_weight),
+        late=problem.model.prior,
+        late_from=round(PRIOR_FROM * problem.num_updates),
         **problem.schedule,
     )
 
@@ -219,7 +224,7 @@ def amortised_em(
     samples_per_x: int = 8,
     **training: Any,
 ) -> MinibatchEM:
-    """Makes EM on mini-batches whose learning rates fall in the end.
+    """Makes EM on mini-batches whose prior learns later and whose rates fall in the end.
 
     Args:
         problem: What is learned.
@@ -238,6 +243,8 @@ def amortised_em(
         policy_rate=problem.slowed(rate),
         partition_rate=problem.slowed(partition_rate),
         model_rate=problem.slowed(rate),
+        late=problem.model.prior,
+        late_from=round(PRIOR_FROM * problem.num_updates),
         **problem.schedule,
         **training,
     )

@@ -112,6 +112,24 @@ def test_a_joint_update_is_both_on_the_same_trajectories(m_step) -> None:
     assert joint.likelihood_evaluations == 8 * 3 + fresh[m_step]
 
 
+@pytest.mark.parametrize("alternation", [None, FixedUpdates(1)])
+def test_a_part_of_the_model_may_learn_later(alternation) -> None:
+    learner, x = make(prior="pixel-cnn", alternation=alternation, rounds=20, late_from=6)
+    learner.late = learner.model.prior
+    of_prior = {name for name in state(learner.model) if name.startswith("prior.")}
+    for _ in range(3):  # two updates each time: in turns, one of the model
+        before = state(learner.model)
+        learner.update(x)
+        learner.update(x)
+        assert changed(learner.model, before) & of_prior == set()
+        assert "embedding.weight" in changed(learner.model, before)
+    for _ in range(3):  # the zero head first, then all that stands before it
+        before = state(learner.model)
+        learner.update(x)
+        learner.update(x)
+    assert changed(learner.model, before) >= of_prior
+
+
 def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
     """With structures from the exact posterior it is that of log p(x): Fisher's identity."""
     learner, x = make(m_step="reweighted", samples_per_x=4000, batch_size=2)

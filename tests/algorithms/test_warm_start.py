@@ -44,6 +44,21 @@ def test_its_first_updates_are_those_of_relaxed_codes():
     assert warm.likelihood_evaluations == 6 * 32 + 8 * 32
 
 
+def test_a_prior_that_learns_later_stays_as_it_is_while_codes_are_relaxed_and_after():
+    warm = warm_start(relaxed_share=0.4, late_from=6)
+    warm.late = warm.model.prior
+    before = deepcopy(warm.model.state_dict())
+    for _ in range(6):
+        warm.update(IMAGES.train)
+    assert not torch.equal(warm.model.embedding.weight, before["embedding.weight"])
+    for name, value in warm.model.prior.state_dict().items():
+        assert torch.equal(value, before[f"prior.{name}"]), name
+    for _ in range(4):
+        warm.update(IMAGES.train)
+    for name, parameter in warm.model.prior.named_parameters():
+        assert not torch.equal(parameter, before[f"prior.{name}"]), name
+
+
 def test_its_last_updates_are_those_of_gflownet_em_with_the_same_optimisers():
     warm = warm_start(relaxed_share=0.6)
     for _ in range(6):
