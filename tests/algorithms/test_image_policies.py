@@ -144,7 +144,8 @@ def test_a_place_sees_the_codes_before_it_and_no_others() -> None:
         changed = actions.clone()
         changed[place, 1] = 2
         logits = policy.trajectory_logits(changed, memory, rows)
-        differs = (logits[:, 0] != logits[:, 1]).any(-1)
+        # Rows of one matrix product may differ by their rounding, on some machines.
+        differs = ((logits[:, 0] - logits[:, 1]).abs() > 1e-5).any(-1)
         assert differs.tolist() == [later > place for later in range(6)]
 
 
