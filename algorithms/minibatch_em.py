@@ -159,6 +159,7 @@ class MinibatchEM(AmortisedLearner):
 
     def step(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
         """Makes the update whose turn it is; see `MinibatchLearner.step`."""
+        self._hold_back()
         if self.alternation is None:
             return self.joint_update(x, ids)
         if self._models_turn:
@@ -216,15 +217,14 @@ class MinibatchEM(AmortisedLearner):
 
     def _step_model(self) -> None:
         """Moves the model along its gradient."""
-        self._hold_back()
         self.model_optimizer.step_clipped()
         self.model.mark_updated()
         self._model_updates += 1
 
     def _hold_back(self) -> None:
-        """Forgets the gradient of what is not to learn yet; see `late`."""
-        if self.late is not None and self.updates < self.late_from:
-            self.late.zero_grad()
+        """Has no gradient computed for what is not to learn yet; see `late`."""
+        if self.late is not None:
+            self.late.requires_grad_(self.updates >= self.late_from)
 
     def _training_step(self, x: Tensor, ids: Tensor) -> TrainingStep:
         """Says what an update has to do with."""

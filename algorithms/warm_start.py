@@ -102,11 +102,11 @@ class WarmStart(MinibatchEM):
 
     def relaxed_update(self, x: Tensor) -> dict[str, Tensor]:
         """Improves policy and model on one draw of relaxed codes for each x."""
+        self._hold_back()
         loss, metrics = self.relaxed.loss(self.model, self.policy, x, self.updates, self.generator)
         self.policy_optimizer.zero_grad()
         self.model_optimizer.zero_grad()
         loss.backward()
-        self._hold_back()
         self.policy_optimizer.step()
         self.model_optimizer.step()
         self.model.mark_updated()
