@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gfn_envs.errors import UserError
 
@@ -61,9 +62,7 @@ class CodeDecoder(nn.Module):
             kernel, stride, padding, more = zip(down[step], right[step], strict=True)
             outputs = image_channels if is_last else channels
             layers.append(
-                nn.ConvTranspose2d(
-                    channels, outputs, kernel, stride, padding, more, bias=not is_last
-                )
+                Upsampling(channels, outputs, kernel, stride, padding, more, bias=not is_last)
             )
             if not is_last:
                 layers.append(nn.ReLU())
@@ -107,6 +106,27 @@ def upsampling_plan(side: int, image_side: int, steps: int) -> list[tuple[int, i
             plan.append((4, 2, 1, 0))
             side = 2 * side
     return plan
+
+
+class Upsampling(nn.ConvTranspose2d):
+    """A transposed convolution, as a matrix product where it has a single output channel.
+
+    There torch's own takes two to five times as long forward.
+    """
+
+    def forward(self, hidden: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Turns `[N, channels, rows, columns]` into an image; see `nn.ConvTranspose2d`."""
+        if self.out_channels > 1 or self.bias is not None:
+            return super().forward(hidden, output_size)
+        patches = hidden.permute(0, 2, 3, 1).flatten(1, 2) @ self.weight.flatten(1)
+        padding = cast(tuple[int, int], self.padding)
+        sides = tuple(
+            (side - 1) * self.stride[i] - 2 * padding[i] + self.kernel_size[i] + more
+            for i, (side, more) in enumerate(
+                zip(hidden.shape[2:], self.output_padding, strict=True)
+            )
+        )
+        return F.fold(patches.mT, sides, self.kernel_size, padding=padding, stride=self.stride)
 
 
 class ResidualBlock(nn.Module):

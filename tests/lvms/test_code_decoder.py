@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gfn_envs import UserError
-from lvms.code_decoder import CodeDecoder
+from lvms.code_decoder import CodeDecoder, Upsampling
 from lvms.random_weights import draw_weights
 
 
@@ -57,6 +57,24 @@ def test_every_place_reaches_the_image_and_every_pixel_is_reached(grid):
             assert (change > 1e-4).sum() >= 2
             moved += change
     assert (moved > 1e-4).all()
+
+
+@pytest.mark.parametrize("setting", [(3, 1, 1, 0), (4, 2, 1, 0), (4, 2, 2, 1)])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_upsampling_is_a_transposed_convolution(outputs, setting):
+    torch.manual_seed(0)
+    ours = Upsampling(5, outputs, *setting, bias=False).double()
+    theirs = nn.ConvTranspose2d(5, outputs, *setting, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    hidden = torch.randn(3, 5, 4, 2, dtype=torch.float64)
+    found = []
+    for layer in (ours, theirs):
+        read = hidden.clone().requires_grad_()
+        image = layer(read)
+        image.sin().sum().backward()
+        found.append((image, read.grad, layer.weight.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_gradient_reaches_every_parameter():
