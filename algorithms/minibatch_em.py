@@ -25,8 +25,11 @@ from gfn_envs.errors import UserError, unknown_name
 from lvms.model import LatentVariableModel
 from lvms.reward import LVMReward
 
-M_STEPS = ("all", "reweighted", "sampled", "greedy", "improved")
+M_STEPS = ("all", "reweighted", "resampled", "sampled", "greedy", "improved")
 """What an M-step learns from; see `MinibatchEM`."""
+
+WEIGHTED = ("reweighted", "resampled")
+"""M-steps to which some of the policy's trajectories count more than others."""
 
 
 class MinibatchEM(AmortisedLearner):
@@ -39,9 +42,10 @@ class MinibatchEM(AmortisedLearner):
 
     The M-step learns from `all` trajectories of an update alike; from all `reweighted` by
     p(x, z) P_B(tau | z) / P_F(tau | x), normalised for each x (reweighted wake-sleep's update of
-    the model: Bornschein, Bengio, ICLR 2015); from fresh z `sampled` for each x, one or several;
-    from such z `improved` by steps of Markov chains that begin there; or from one `greedy` z, the
-    likeliest action at every step.
+    the model: Bornschein, Bengio, ICLR 2015); from one or several for each x that are `resampled`
+    from them by these weights, so that few are differentiated; from fresh z `sampled` for each x,
+    one or several; from such z `improved` by steps of Markov chains that begin there; or from one
+    `greedy` z, the likeliest action at every step.
 
     What a policy learns log Z(x) or flows with, if that is a part of its own, `partition`, has its
     own learning rate; a `LogPartition` is put at the mean estimate before the first update.
@@ -93,7 +97,8 @@ class MinibatchEM(AmortisedLearner):
                 on-policy by default.
             sleep: Maximum likelihood on dreams beside the objective; none by default.
             m_step: One of `M_STEPS`.
-            m_samples_per_x: Structures for each x of an M-step that are `sampled` or `improved`.
+            m_samples_per_x: Structures for each x of an M-step that are `resampled`, `sampled` or
+                `improved`.
             kernel: What improves them.
             alternation: How long the policy's turn lasts; joint updates by default.
             m_updates: How long the model's turn lasts, in turns.
@@ -182,13 +187,17 @@ class MinibatchEM(AmortisedLearner):
         batch = self.exploration.sample(step)
         if batch.x is not x:
             raise ValueError(f"{type(self.exploration).__name__} has other x than the update's.")
-        log_joint = self.model.log_joint(x.index_select(0, batch.rows), batch.z)
+        differentiated = self.m_step in ("all", "reweighted")
+        with torch.set_grad_enabled(differentiated):
+            log_joint = self.model.log_joint(x.index_select(0, batch.rows), batch.z)
         self.reward.evaluations += len(batch)
         if batch.reward_version != self.model.version:  # else it may be tempered
             batch.log_reward, batch.reward_version = log_joint.detach(), self.model.version
         loss, metrics = self._policy_loss(step, batch)
-        if self.m_step in ("all", "reweighted"):
+        if differentiated:
             model_loss = self.m_step_loss(log_joint, batch.z, self._weights(batch))
+        elif self.m_step == "resampled":
+            model_loss = self._resampled_loss(batch)
         else:
             model_loss = self._model_loss(x)
         self.policy_optimizer.zero_grad()
@@ -269,9 +278,9 @@ class MinibatchEM(AmortisedLearner):
             partition.raise_by(elbo - policy.log_partition(batch.memory).mean())
 
     def _weights(self, batch: TrajectoryBatch) -> Tensor:
-        """Weighs the trajectories of a joint update for the model, float `[N]`, in all 1."""
+        """Weighs trajectories for the model, float `[N]`, in all 1."""
         share = share_per_observation(batch)
-        if self.m_step != "reweighted":
+        if self.m_step not in WEIGHTED:
             return share
         with torch.no_grad():
             log_w = -self.objective.log_ratio(self.model.env, self.policy, batch)
@@ -290,6 +299,9 @@ class MinibatchEM(AmortisedLearner):
             generator=self.generator,
             temperature=GREEDY if self.m_step == "greedy" else 1.0,
         )
+        if self.m_step == "resampled":
+            batch.ensure_log_reward(self.reward)
+            return self._resampled_loss(batch)
         pairs, z = x.index_select(0, rows), batch.z
         if self.kernel is not None:
             z, _, evaluations = self.kernel.move(self.model, pairs, z, self.generator)
@@ -300,10 +312,27 @@ class MinibatchEM(AmortisedLearner):
             batch.log_reward = log_joint.detach()
         return self.m_step_loss(log_joint, z, self._weights(batch))
 
+    def _resampled_loss(self, batch: TrajectoryBatch) -> Tensor:
+        """Computes the mean of -log p(x, z) over structures drawn from a batch by their weights.
+
+        Stratified resampling (Kitagawa, JCGS 1996): the weights are laid end to end, and one point
+        falls in each of as many equal parts as there are structures to draw. An observation's
+        weights are one part, or as many as it has structures to draw.
+        """
+        num = len(batch.x) * self.m_samples_per_x
+        ends = self._weights(batch).double().cumsum(0)
+        points = torch.rand(num, generator=self.generator, device=ends.device).double()
+        points = (points + torch.arange(num, device=ends.device)) / num * ends[-1]
+        drawn = torch.searchsorted(ends, points, right=True).clamp_max(len(batch) - 1)
+        z = batch.z[drawn]
+        log_joint = self.model.log_joint(batch.x.index_select(0, batch.rows[drawn]), z)
+        self.reward.evaluations += num
+        return self.m_step_loss(log_joint, z, torch.full_like(log_joint, 1 / num))
+
     @property
     def _fresh_per_x(self) -> int:
         """How many fresh structures of each x an M-step draws."""
-        if self.m_step in ("all", "reweighted"):
+        if self.m_step in ("all", *WEIGHTED):
             return self.samples_per_x
         return 1 if self.m_step == "greedy" else self.m_samples_per_x
 

@@ -108,8 +108,8 @@ def test_a_joint_update_is_both_on_the_same_trajectories(m_step) -> None:
     for name, parameter in joint.policy.named_parameters():
         torch.testing.assert_close(parameter, dict(apart.policy.named_parameters())[name])
     assert "embedding.weight" in changed(joint.model, before)
-    fresh = {"all": 0, "reweighted": 0, "sampled": 8, "greedy": 8, "improved": 8 * (1 + 5 + 1)}
-    assert joint.likelihood_evaluations == 8 * 3 + fresh[m_step]
+    more = {"all": 0, "reweighted": 0, "improved": 8 * (1 + 5 + 1)}.get(m_step, 8)
+    assert joint.likelihood_evaluations == 8 * 3 + more
 
 
 @pytest.mark.parametrize("alternation", [None, FixedUpdates(1)])
@@ -130,9 +130,10 @@ def test_a_part_of_the_model_may_learn_later(alternation) -> None:
     assert changed(learner.model, before) >= of_prior
 
 
-def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
+@pytest.mark.parametrize("m_step", ["reweighted", "resampled"])
+def test_the_models_gradient_is_the_weighted_mean_of_log_joint(m_step) -> None:
     """With structures from the exact posterior it is that of log p(x): Fisher's identity."""
-    learner, x = make(m_step="reweighted", samples_per_x=4000, batch_size=2)
+    learner, x = make(m_step=m_step, samples_per_x=4000, m_samples_per_x=4000, batch_size=2)
     x = x[:2]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # a model that has something to learn from z
@@ -147,6 +148,38 @@ def test_the_models_gradient_is_the_weighted_mean_of_log_joint() -> None:
         error = (parameter.grad - exact[name]).norm()
         # 4000 self-normalised samples of 256 structures: a few per cent.
         assert error < 0.1 * exact[name].norm() + 1e-5, name
+
+
+def test_structures_are_resampled_as_often_as_they_weigh() -> None:
+    """Within one draw of it, where no part of the weights is passed over."""
+    learner, x = make(m_step="resampled", samples_per_x=3, m_samples_per_x=100)
+    with torch.no_grad():
+        learner.model.embedding.weight.mul_(10)  # weights that differ
+    step = learner._training_step(x[:5], torch.arange(5))
+    batch = learner.exploration.sample(step)
+    batch.ensure_log_reward(learner.reward)
+    drawn = []
+    loss = learner.m_step_loss
+
+    def watched(log_joint: Tensor, z: Tensor, weight: Tensor) -> Tensor:
+        drawn.append((log_joint, z, weight))
+        return loss(log_joint, z, weight)
+
+    learner.m_step_loss = watched
+    learner._resampled_loss(batch)
+    ((log_joint, z, weight),) = drawn
+    assert weight.tolist() == pytest.approx([1 / 500] * 500)
+    # Part by part in the order of the batch, so that each x has a hundred.
+    torch.testing.assert_close(
+        log_joint, learner.model.log_joint(x[:5].repeat_interleave(100, 0), z)
+    )
+    share = learner._weights(batch).view(5, 3) * 5
+    assert share.min() < 0.1 < 0.6 < share.max()
+    for i, (own, among) in enumerate(zip(z.split(100), batch.z.split(3), strict=True)):
+        for structure in among.unique(dim=0):
+            expected = 100 * share[i][(among == structure).all(-1)].sum()
+            # Each of up to three runs of points may gain or lose one.
+            assert abs((own == structure).all(-1).sum() - expected) <= 3
 
 
 @pytest.mark.parametrize("kernel", ["symmetric", "back-and-forth"])
@@ -318,6 +351,7 @@ def test_turns_go_on_in_the_middle_of_one(alternation, steps) -> None:
             "m_updates": 2,
         },
         {"objective": ReweightedWake, "m_step": "reweighted", "prior": "transformer"},
+        {"objective": VarGrad, "m_step": "resampled"},
         {"objective": VarGrad, "exploration": BackAndForth, "m_step": "improved"},
     ],
 )
