@@ -226,18 +226,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "machine": provenance.machine(),
         }
         folder = RunFolder.create(given.out, about)
-        settings = QUICK if given.quick else SETTINGS
-        found = [
-            one
-            for setting in tqdm(settings, unit="setting", leave=False)
-            for one in compare(setting, given.policies, given.seconds, given.train)
-        ]
-        folder.write_json("results.json", {"comparisons": [dataclasses.asdict(c) for c in found]})
-        print(amortisation_report.write(found, folder, given.train))
+        print(_measure_all(folder, QUICK if given.quick else SETTINGS, given))
     except (UserError, OSError) as error:
         print(f"amortisation: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"amortisation: error: interrupted; what was measured is in {given.out}.",
+            file=sys.stderr,
+        )
+        return 2
     return 0
+
+
+def _measure_all(folder: RunFolder, settings: Sequence[Setting], given: argparse.Namespace) -> str:
+    """Measures every setting, writes after each what there is, and returns the table."""
+    found: list[Comparison] = []
+    table = ""
+    with tqdm(settings, unit="setting", leave=False, dynamic_ncols=True) as bar:
+        for setting in bar:
+            found += compare(setting, given.policies, given.seconds, given.train)
+            comparisons = [dataclasses.asdict(one) for one in found]
+            folder.write_json("results.json", {"comparisons": comparisons})
+            table = amortisation_report.write(found, folder, given.train)
+            bar.set_postfix_str(f"exact / sample = {found[-1].sampling_ratio:.2f}")
+    return table
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from PIL import Image
 from benchmarks.grammar import amortisation
 from benchmarks.grammar.amortisation import Comparison, Setting
 from benchmarks.throughput.measure import Timing
+from tests.benchmarks.runs import stop_after
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,17 @@ def test_mistakes_are_named(capsys, tmp_path):
     arguments = ["--out", str(tmp_path / "full"), "--policies", "chart", "--quick"]
     assert amortisation.main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_what_it_measured(capsys, tmp_path, monkeypatch):
+    stop_after(monkeypatch, amortisation, "compare", 1, KeyboardInterrupt)
+    settings = [Setting(False, 2, 4), Setting(True, 2, 4)]
+    monkeypatch.setattr(amortisation, "SETTINGS", settings)
+    arguments = ["--policies", "chart", "--seconds", "0.01", "--train", "0.1"]
+    assert amortisation.main(["--out", str(tmp_path / "run"), *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"amortisation: error: interrupted; what was measured is in {tmp_path / 'run'}."
+    )
+    found = json.loads((tmp_path / "run/results.json").read_text())["comparisons"]
+    assert [one["setting"]["parent"] for one in found] == [False]
+    assert "context-free" in (tmp_path / "run/table.md").read_text()
