@@ -22,3 +22,9 @@ def test_python_blocks_run_and_show_what_they_promise(capsys):
     assert float(re.search(r"log p\(x, z\) = (\S+)", printed)[1]) < 0
     assert float(re.search(r"TB loss: (\S+)", printed)[1]) > 0
     assert "0 failed" in printed
+
+
+@pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))])
+def test_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
