@@ -116,7 +116,7 @@ class Upsampling(nn.ConvTranspose2d):
 
     def forward(self, hidden: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Turns `[N, channels, rows, columns]` into an image; see `nn.ConvTranspose2d`."""
-        if self.out_channels > 1 or self.bias is not None:
+        if self.out_channels > 1 or self.bias is not None or output_size is not None:
             return super().forward(hidden, output_size)
         patches = hidden.permute(0, 2, 3, 1).flatten(1, 2) @ self.weight.flatten(1)
         padding = cast(tuple[int, int], self.padding)
