@@ -103,7 +103,11 @@ def gflownet_em(
 
 
 def warm_gflownet_em(
-    problem: Problem, relaxed_share: float = 0.8, sleep: float = 0.5, sleep_weight: float = 3.0
+    problem: Problem,
+    relaxed_share: float = 0.8,
+    sleep: float = 0.5,
+    sleep_weight: float = 3.0,
+    m_step: str = "reweighted",
 ) -> WarmStart:
     """GFlowNet-EM from where Gumbel-softmax has brought the same policy and model.
 
@@ -112,6 +116,7 @@ def warm_gflownet_em(
         relaxed_share: The share of the updates that relax codes.
         sleep: The share of the others that learn from dreams of the model too.
         sleep_weight: What the loss on dreams counts.
+        m_step: What the model learns from; see `MinibatchEM`.
     """
     return WarmStart(
         problem.model,
@@ -119,6 +124,7 @@ def warm_gflownet_em(
         VarGrad(),
         relaxed_share=relaxed_share,
         sleep=SleepPhase(sleep, sleep_weight),
+        m_step=m_step,
         late=problem.model.prior,
         late_from=round(PRIOR_FROM * problem.num_updates),
         **problem.schedule,
@@ -202,10 +208,18 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
-def reweighted_wake_sleep(problem: Problem, **training: Any) -> MinibatchEM:
-    """Reweighted wake-sleep: importance-weighted samples train the policy and the model."""
+def reweighted_wake_sleep(
+    problem: Problem, m_step: str = "reweighted", **training: Any
+) -> MinibatchEM:
+    """Reweighted wake-sleep: importance-weighted samples train the policy and the model.
+
+    Args:
+        problem: What is learned.
+        m_step: What the model learns from; see `MinibatchEM`.
+        **training: See `amortised_em`.
+    """
     policy = problem.make_policy()
-    return amortised_em(problem, policy, ReweightedWake(), m_step="reweighted", **training)
+    return amortised_em(problem, policy, ReweightedWake(), m_step=m_step, **training)
 
 
 def vimco(problem: Problem, **training: Any) -> MinibatchEM:

@@ -26,7 +26,7 @@ class PosteriorLearner(Learner):
         Args:
             e_step: What trains the policy, with a generator of its own.
             x: The observations to measure on, `[B, ...]`.
-            learning_rate: Adam's, to begin with.
+            learning_rate: The optimiser's, to begin with.
             updates: How many updates there will be.
         """
         assert e_step.generator is not None, "its state is saved"

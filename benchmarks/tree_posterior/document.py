@@ -21,7 +21,7 @@ from benchmarks.tree_posterior.problem import (
     TRAINING,
     VOCABULARY,
 )
-from benchmarks.tree_posterior.training import EPSILON, SENTENCES, TREES
+from benchmarks.tree_posterior.training import EPSILON, TREES
 
 if TYPE_CHECKING:
     from benchmarks.tree_posterior.suite import TreePosteriorSuite
@@ -30,7 +30,7 @@ CONDITIONS = {
     "grammars": f"{NONTERMINALS} nonterminals, {PRETERMINALS} preterminals, {VOCABULARY} words",
     "sentences": f"{TRAINING} to train on and {HELD_OUT} to measure on, of {MIN_WORDS} to "
     f"{MAX_WORDS} words, as many of each length",
-    "update": f"{SENTENCES} sentences with {TREES} trees each, or {SENTENCES * TREES} dreams",
+    "trees": f"{TREES} for each sentence of an update, or as many dreams",
     "share of actions drawn uniformly": f"{EPSILON}",
 }
 """What every cell has in common and no option sets."""

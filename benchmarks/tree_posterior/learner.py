@@ -17,7 +17,7 @@ class TreePosteriorLearner(PosteriorLearner):
         Args:
             e_step: What trains the policy, with a generator of its own.
             x: The observations to measure on, `[B, ...]`.
-            learning_rate: Adam's, to begin with.
+            learning_rate: The optimiser's, to begin with.
             updates: How many updates there will be, at least one a round.
             rounds: How many `update`s they are spread over.
         """

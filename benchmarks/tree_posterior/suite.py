@@ -115,10 +115,10 @@ class TreePosteriorSuite(Task):
 
     def _learner(self, cell: TreePosteriorCell, updates: int, rounds: int) -> TreePosteriorLearner:
         """Makes the training of a new policy, so long and in so many rounds."""
-        rate = self.options.learning_rate
-        e_step = make_e_step(cell.task, cell.policy, cell.objective, cell.seed, rate)
+        training = self.options.training
+        e_step = make_e_step(cell.task, cell.policy, cell.objective, cell.seed, training)
         held_out = make_problem(cell.task, cell.policy).held_out
-        return TreePosteriorLearner(e_step, held_out, rate, updates, rounds)
+        return TreePosteriorLearner(e_step, held_out, training.learning_rate, updates, rounds)
 
     def _measure_updates(self) -> tuple[int, ...]:
         """Measures how many updates each combination can make in the time that it has."""

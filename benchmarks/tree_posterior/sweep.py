@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from algorithms.gflownet_e_step import OPTIMIZERS
 from algorithms.tree_policies import tree_policies
 from benchmarks.options import option, require_at_least, require_names
 from benchmarks.task import Cell
 from benchmarks.tree_posterior.problem import tree_problems
-from benchmarks.tree_posterior.training import LEARNING_RATE, SLEEP
+from benchmarks.tree_posterior.training import SLEEP, TREES, Training
 from gfn_envs.errors import UserError
 
 BETWEEN = "/"
@@ -67,12 +68,19 @@ class Options:
     )
     rounds: int = option(6, "measurements of each training, evenly spread")
     learning_rate: float = option(
-        LEARNING_RATE, "Adam's for the first two thirds of the updates, and a tenth of it then"
+        Training.learning_rate,
+        "the optimiser's for the first two thirds of the updates, and a tenth of it then",
+    )
+    batch_size: int = option(
+        Training.batch_size, f"sentences of an update, with {TREES} trees each, or as many dreams"
+    )
+    optimizer: str = option(
+        Training.optimizer, "adam, or muon for the weights of linear layers", OPTIMIZERS
     )
 
     def check(self) -> None:
         """Raises a UserError if an option cannot be served."""
-        require_at_least(1, self, ("seeds", "rounds"))
+        require_at_least(1, self, ("seeds", "rounds", "batch_size"))
         require_names("tasks", self.tasks, tree_problems)
         for name in ("cpu_seconds", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
@@ -93,6 +101,11 @@ class Options:
             raise UserError(f"--updates takes one number; got {len(self.updates)}.")
 
     @property
+    def training(self) -> Training:
+        """How updates are made."""
+        return Training(self.learning_rate, self.batch_size, self.optimizer)
+
+    @property
     def combinations(self) -> list[tuple[str, str, str]]:
         """All tasks, each with all policies and their objectives."""
         split = [(policy, objective) for policy, _, objective in
@@ -103,6 +116,8 @@ class Options:
 presets: Mapping[str, Mapping[str, Any]] = {
     # A look at everything in about a minute.
     "quick": {"pairs": ("chart/span-db", "chart/sleep"), "seeds": 1, "cpu_seconds": 10.0},
+    # What comes closest to a posterior within a minute.
+    "closest": {"pairs": ("chart/span-db",), "batch_size": 64, "optimizer": "muon"},
     # The prototype's kind of grammar, whose rules are nearly alike: it is easy.
     "flat": {
         "tasks": ("cfg", "ncfg"),

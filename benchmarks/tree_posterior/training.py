@@ -1,6 +1,7 @@
 """How a policy over trees is trained on a grammar's posterior at fixed theta."""
 
 import functools
+from dataclasses import dataclass
 
 import torch
 
@@ -16,11 +17,8 @@ from benchmarks.posterior.training import make_objective
 from benchmarks.provenance import derive_seed
 from benchmarks.tree_posterior.problem import TreeProblem, tree_problems
 
-SENTENCES, TREES = 32, 8
-"""Of an update: sentences, and trees for each. Of dreams there are as many, one tree each."""
-
-LEARNING_RATE = 1e-2
-"""Adam's, to begin with."""
+TREES = 8
+"""For each sentence of an update. Of dreams there are as many, one tree each."""
 
 EPSILON = 0.05
 """The share of actions drawn uniformly."""
@@ -44,7 +42,24 @@ def _problem(task: str, tree: str) -> TreeProblem:
     return problem
 
 
-def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) -> GFlowNetEStep:
+@dataclass(frozen=True)
+class Training:
+    """How updates are made, the same for all policies and objectives.
+
+    Attributes:
+        learning_rate: The optimiser's, to begin with.
+        batch_size: Sentences of an update.
+        optimizer: See `GFlowNetEStep`.
+    """
+
+    learning_rate: float = 1e-2
+    batch_size: int = 32
+    optimizer: str = "adam"
+
+
+def make_e_step(
+    task: str, policy: str, objective: str, seed: int, training: Training | None = None
+) -> GFlowNetEStep:
     """Makes the training of one policy on one grammar's posterior, one update a `fit`.
 
     Args:
@@ -52,11 +67,12 @@ def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) 
         policy: A registered tree policy.
         objective: A registered objective, behind which `+sleep` adds dreams, or `sleep`.
         seed: Of everything random; other tasks, policies and objectives draw other numbers.
-        rate: Adam's.
+        training: How updates are made.
 
     Raises:
         UserError: If a name is unknown, or policy and objective do not fit together.
     """
+    training = training or Training()
     model = make_problem(task, policy).model
     generator = torch.Generator().manual_seed(derive_seed(seed, task, policy, objective))
     with torch.random.fork_rng(devices=[]):
@@ -69,9 +85,10 @@ def make_e_step(task: str, policy: str, objective: str, seed: int, rate: float) 
         ForwardKL() if name == SLEEP else make_objective(name, model, residual_loss=Huber()),
         exploration=Sleep() if name == SLEEP else EpsilonUniform(EPSILON),
         alternation=FixedUpdates(1),
-        batch_size=SENTENCES,
+        batch_size=training.batch_size,
         samples_per_x=TREES,
-        learning_rate=rate,
+        learning_rate=training.learning_rate,
+        optimizer=training.optimizer,
         sleep=None if name == objective else SLEEP_PHASE,
         generator=generator,
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from algorithms.muon_adam import MuonAdam
 from algorithms.tree_policies import tree_policies
 from benchmarks import cli, runner
 from benchmarks.posterior.evaluation import Evaluation
@@ -114,6 +115,15 @@ def test_rounds_share_the_updates():
     assert made == [2, 4, 7]
 
 
+def test_options_reach_the_training():
+    options = {"learning_rate": 2e-3, "batch_size": 3, "optimizer": "muon"}
+    suite = TreePosteriorSuite(Options(**SMALL, **options))
+    learner = suite.make_learner(suite.cells[0])
+    assert isinstance(learner.e_step.optimizer, MuonAdam)
+    assert {group["lr"] for group in learner.e_step.optimizer.param_groups} == {2e-3}
+    assert learner.e_step.batch_size == 3
+
+
 def test_training_comes_nearer_to_the_posterior():
     suite = TreePosteriorSuite(
         Options(**{**SMALL, "tasks": ("cfg-peaked",), "pairs": ("chart/span-db",),
@@ -144,8 +154,8 @@ def test_updates_are_as_many_as_fit_into_the_time():
 
 
 def test_dreams_stand_beside_an_objective_or_alone():
-    beside = make_e_step("cfg", "chart", "tb+sleep", 0, 1e-3)
-    alone = make_e_step("cfg", "chart", "sleep", 0, 1e-3)
+    beside = make_e_step("cfg", "chart", "tb+sleep", 0)
+    alone = make_e_step("cfg", "chart", "sleep", 0)
     assert beside.sleep is not None
     assert alone.sleep is None
     x = make_problem("cfg", "chart").training
@@ -229,6 +239,7 @@ def test_the_page_names_the_best(undisturbed):
         (["--pairs", "chart/tb", "chart/tb"], "--pairs names chart/tb twice"),
         (["--tasks", "cgf"], "cgf"),
         (["--cpu-seconds", "0"], "--cpu-seconds must be a positive number"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--updates", "2"], "--updates must be at least --rounds"),
         (["--pairs", "chart/fl-subtb", "--updates", "9"], "Nothing to compare"),
         (["--pairs", "chart/elbo", "--updates", "9"], "elbo"),
@@ -245,4 +256,4 @@ def test_mistakes_are_named_in_one_line(capsys, arguments, message, tmp_path, mo
 
 def test_an_objective_refuses_a_policy_that_lacks_what_it_needs():
     with pytest.raises(UserError, match=r"expands spans.* ForestPolicy is none"):
-        make_e_step("cfg", "forest", "span-db", 0, 1e-2)
+        make_e_step("cfg", "forest", "span-db", 0)
