@@ -19,6 +19,7 @@ LINES = {
     "mean-field": Line("#E69F00", "--", "^"),
     "gflownet-em-warm": Line("#D55E00", (0, (10, 1)), "<"),
     "gflownet-em-no-sleep": Line("#882255", (0, (1, 1)), "1"),
+    "gflownet-em-reweighted": Line("#6699CC", (0, (3, 2)), "3"),
     "gflownet-em-equal": Line("#DDCC77", (0, (6, 2)), "2"),
     "vimco": Line("#661100", (0, (3, 1, 1, 1)), "p"),
     "gumbel-softmax": Line("#F0E442", (0, (4, 1)), "d"),

@@ -39,6 +39,7 @@ dvae_methods.register(
     "gflownet-em-global-z", f"{_HERE}:gflownet_em", objective="tb", partition="global"
 )
 dvae_methods.register("gflownet-em-no-sleep", f"{_HERE}:gflownet_em", sleep=0.0)
+dvae_methods.register("gflownet-em-reweighted", f"{_HERE}:gflownet_em", m_step="reweighted")
 dvae_methods.register("gflownet-em-equal", f"{_HERE}:gflownet_em", m_step="all")
 dvae_methods.register("gflownet-em-sampled", f"{_HERE}:gflownet_em", m_step="sampled")
 dvae_methods.register("gflownet-em-greedy", f"{_HERE}:gflownet_em", m_step="greedy")
@@ -62,6 +63,10 @@ RATE = 1e-3
 PRIOR_FROM = 0.5
 """The share of the updates before a learned prior learns from the samples of a policy."""
 
+WEIGHTED = "resampled"
+"""How importance weights enter an M-step: one of 8 samples teaches the decoder nearly as much as
+all of them do (`reweighted`), in three quarters of the time."""
+
 
 # -- GFlowNet-EM -----------------------------------------------------------------------------------
 
@@ -75,7 +80,7 @@ def gflownet_em(
     epsilon: float = 0.0,
     sleep: float = 0.5,
     sleep_weight: float = 3.0,
-    m_step: str = "reweighted",
+    m_step: str = WEIGHTED,
     **training: Any,
 ) -> MinibatchEM:
     """GFlowNet-EM: a policy trained to sample the posterior, and the model on its samples.
@@ -107,7 +112,7 @@ def warm_gflownet_em(
     relaxed_share: float = 0.8,
     sleep: float = 0.5,
     sleep_weight: float = 3.0,
-    m_step: str = "reweighted",
+    m_step: str = WEIGHTED,
 ) -> WarmStart:
     """GFlowNet-EM from where Gumbel-softmax has brought the same policy and model.
 
@@ -208,9 +213,7 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
-def reweighted_wake_sleep(
-    problem: Problem, m_step: str = "reweighted", **training: Any
-) -> MinibatchEM:
+def reweighted_wake_sleep(problem: Problem, m_step: str = WEIGHTED, **training: Any) -> MinibatchEM:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model.
 
     Args:
@@ -225,7 +228,7 @@ def reweighted_wake_sleep(
 def vimco(problem: Problem, **training: Any) -> MinibatchEM:
     """The importance-weighted bound, ascended by VIMCO in the policy."""
     policy = problem.make_policy()
-    return amortised_em(problem, policy, VIMCO(), m_step="reweighted", **training)
+    return amortised_em(problem, policy, VIMCO(), m_step=WEIGHTED, **training)
 
 
 def amortised_em(

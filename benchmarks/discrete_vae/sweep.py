@@ -76,8 +76,8 @@ presets: Mapping[str, Mapping[str, Any]] = {
     "ablation": {
         "methods": (
             "gflownet-em", "gflownet-em-tb", "gflownet-em-global-z", "gflownet-em-no-sleep",
-            "gflownet-em-equal", "gflownet-em-sampled", "gflownet-em-greedy",
-            "gflownet-em-alternating", "gflownet-em-adaptive",
+            "gflownet-em-reweighted", "gflownet-em-equal", "gflownet-em-sampled",
+            "gflownet-em-greedy", "gflownet-em-alternating", "gflownet-em-adaptive",
         ),
         "seeds": 2,
     },

@@ -247,7 +247,7 @@ def test_two_workers_find_what_one_finds_and_warn_as_it_does(tmp_path, whole_run
 
 @pytest.mark.usefixtures("empty_pictures")
 def test_what_is_learned_is_seen_and_collapse_is_warned_of_once(tmp_path, data, capfd):
-    common = {"methods": ("gflownet-em", "gflownet-em-global-z"), "rounds": 10, "channels": 16,
+    common = {"methods": ("gflownet-em", "gflownet-em-equal"), "rounds": 10, "channels": 16,
               "hidden": 16, "updates": (800, 10)}  # fmt: skip
     task, folder = start(tmp_path / "run", data, **common)
     run_task(task, folder)
@@ -255,12 +255,12 @@ def test_what_is_learned_is_seen_and_collapse_is_warned_of_once(tmp_path, data, 
     assert learned["method"] == "gflownet-em"
     assert float(learned["below pixels"]) > 5  # of about 37 nats
     assert learned["above the best"] == "best"
-    assert collapsed["method"] == "gflownet-em-global-z (collapsed)"
+    assert collapsed["method"] == "gflownet-em-equal (collapsed)"
     errors = capfd.readouterr().err
     assert errors.count("only ") == 1
-    assert "gflownet-em-global-z, seed 0: after 4 of 10 rounds its NLL of " in errors
+    assert "gflownet-em-equal, seed 0: after 4 of 10 rounds its NLL of " in errors
     page, _ = write_report(folder.path)
-    assert "Of gflownet-em-global-z at least one run has collapsed" in page.read_text()
+    assert "Of gflownet-em-equal at least one run has collapsed" in page.read_text()
 
 
 def test_a_percent_is_the_border_of_collapse():
