@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from benchmarks.report.about import left_out
 from benchmarks.report.learning_curves import read_curves
 from benchmarks.report.results import Combination, best_of, read
 from benchmarks.report.svg import DASHES, MARKERS, PAGE_WIDTH, SERIES
-from benchmarks.report.ticks import plain_ticks
+from benchmarks.report.ticks import plain_log_ticks
 from benchmarks.run_folder import RunFolder
 from benchmarks.tree_posterior.contest import CONTEST
 from benchmarks.tree_posterior.sweep import BETWEEN, TreePosteriorCell
+from benchmarks.tree_posterior.training import SLEEP
 
 if TYPE_CHECKING:
     from benchmarks.tree_posterior.suite import TreePosteriorSuite
@@ -103,30 +104,27 @@ def make_table(
 def draw_curves(suite: TreePosteriorSuite, folder: RunFolder, found: list[Combination]) -> Figure:
     """Draws both divergences against CPU time, a column for each grammar.
 
-    Lines are means over seeds and bands reach from the least to the greatest.
+    Lines are means over seeds and bands reach from the least to the greatest; see `pair_styles`.
     """
     tasks = list(dict.fromkeys(one.task for one in found))
     figure = Figure(figsize=(PAGE_WIDTH, 7.0), dpi=110, layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True)
-    styles = {pair: i for i, pair in enumerate(suite.options.pairs)}
+    styles = pair_styles(suite.options.pairs)
     for one in found:
         curve = read_curves(folder, one, (KL, REVERSED, "cpu_seconds"))
         pair, at = BETWEEN.join(one.choice), curve["cpu_seconds"].mean(0)
-        i = styles[pair]
+        style = styles[pair]
         for axes, metric in zip(panels[:, tasks.index(one.task)], (KL, REVERSED), strict=True):
             values = curve[metric]
-            colour = SERIES[i % len(SERIES)]
-            axes.plot(at, values.mean(0), label=pair, color=colour, markersize=5, linewidth=1.4,
-                      marker=MARKERS[i % len(MARKERS)],
-                      linestyle=DASHES[i // len(SERIES) % len(DASHES)])  # fmt: skip
+            axes.plot(at, values.mean(0), label=pair, markersize=5, linewidth=1.4, **style)
             axes.fill_between(
-                at, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0
+                at, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0
             )
     for row, label in zip(panels, ("KL(q‖p)", "KL(p‖q)"), strict=True):
         row[0].set_ylabel(f"{label}, nats a sentence")
         for axes in row:
             axes.set_yscale("log")
-            plain_ticks(axes.yaxis)
+            plain_log_ticks(axes.yaxis, *axes.get_ylim())
             axes.grid(axis="y", color="0.92")
             axes.spines[["top", "right"]].set_visible(False)
     for axes, task in zip(panels[0], tasks, strict=True):
@@ -139,6 +137,24 @@ def draw_curves(suite: TreePosteriorSuite, folder: RunFolder, found: list[Combin
         handles |= dict(zip(names, lines, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
     return figure
+
+
+def pair_styles(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Gives a policy its dashes and an objective its colour; markers are hollow beside dreams."""
+    split = {pair: pair.removesuffix(f"+{SLEEP}").split(BETWEEN) for pair in pairs}
+    policies, objectives = (
+        list(dict.fromkeys(names)) for names in zip(*split.values(), strict=True)
+    )
+    styles = {}
+    for pair, (policy, objective) in split.items():
+        i = objectives.index(objective) % len(SERIES)
+        styles[pair] = {
+            "color": SERIES[i],
+            "marker": MARKERS[i],
+            "markerfacecolor": "white" if pair.endswith(f"+{SLEEP}") else SERIES[i],
+            "linestyle": DASHES[policies.index(policy) % len(DASHES)],
+        }
+    return styles
 
 
 def _when(suite: TreePosteriorSuite, done: int) -> str:

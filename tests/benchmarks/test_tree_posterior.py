@@ -15,8 +15,9 @@ from benchmarks.runner import open_run, run_task, start_run
 from benchmarks.tree_posterior import log_partition
 from benchmarks.tree_posterior.learner import TreePosteriorLearner
 from benchmarks.tree_posterior.problem import tree_problems
+from benchmarks.tree_posterior.report import pair_styles
 from benchmarks.tree_posterior.suite import TreePosteriorSuite
-from benchmarks.tree_posterior.sweep import Options
+from benchmarks.tree_posterior.sweep import Options, presets
 from benchmarks.tree_posterior.training import make_e_step, make_problem
 from gfn_envs.bottom_up_tree import BottomUpTree
 from gfn_envs.errors import UserError
@@ -208,6 +209,14 @@ def test_the_table_and_the_picture(undisturbed):
         assert row.strip("|").split("|")[9].strip() == "7"
     assert "ChartPolicy has no state_flow, which ForwardLookingSubTrajectoryBalance needs" in table
     assert suite.left_out
+
+
+def test_no_two_pairs_look_alike():
+    pairs = presets["whole"]["pairs"]
+    styles = pair_styles(pairs)
+    assert len({str(style) for style in styles.values()}) == len(pairs)
+    assert styles["chart/tb"]["color"] == styles["forest/tb+sleep"]["color"]
+    assert styles["chart/tb"]["linestyle"] == styles["chart/sleep"]["linestyle"]
 
 
 def test_a_stopped_run_goes_on_exactly(tmp_path, monkeypatch, undisturbed):
