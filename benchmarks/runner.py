@@ -6,6 +6,7 @@ import hashlib
 import math
 import resource
 import socket
+import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from algorithms.learner import Learner
 from benchmarks.options import saved_options
@@ -186,6 +188,8 @@ def _carry_out_here(
 def _work(connection: Connection, task_name: str, path: Path, tensorboard: bool) -> None:
     """Carries out cells in a worker process, as many as it is given; see `carry_out`."""
     torch.set_num_threads(1)  # the other cores are the other workers'
+    # Bars' own lock is a semaphore, which a worker that is killed leaves behind.
+    tqdm.set_lock(threading.RLock())
     parent = Reporter(connection)
     last_shown = 0.0
 

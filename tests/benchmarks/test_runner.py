@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import multiprocessing
+import threading
 
 import pytest
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from algorithms.em import EM
 from benchmarks import runner
@@ -349,3 +352,13 @@ def test_data_that_changed_since_the_start_are_refused(tmp_path):
     data.write_text("".join(f"{i % 7},{i % 6}\n" for i in range(40)))
     with pytest.raises(UserError, match=r"not those that the run .* was started with"):
         open_run(NAME, tmp_path / "run")
+
+
+def test_bars_of_a_worker_have_no_semaphore(tmp_path, monkeypatch):
+    """One would outlive a worker that is killed, and be complained of when the run ends."""
+    monkeypatch.setattr(tqdm, "_lock", tqdm.get_lock())  # afterwards it is as it was
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    ours, theirs = multiprocessing.Pipe()
+    runner._work(theirs, NAME, tmp_path / "nowhere", False)
+    assert "cannot see" in str(ours.recv().error)
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))
