@@ -79,7 +79,7 @@ presets: Mapping[str, Mapping[str, Any]] = {
             "gflownet-em-reweighted", "gflownet-em-equal", "gflownet-em-sampled",
             "gflownet-em-greedy", "gflownet-em-alternating", "gflownet-em-adaptive",
         ),
-        "seeds": 2,
+        "seeds": 6,
     },
     # 8 x 8 pixels, quickly learned: the EM suite's `digits`.
     "digits": {
