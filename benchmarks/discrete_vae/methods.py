@@ -64,8 +64,8 @@ PRIOR_FROM = 0.5
 """The share of the updates before a learned prior learns from the samples of a policy."""
 
 WEIGHTED = "resampled"
-"""How importance weights enter an M-step: one of 8 samples teaches the decoder nearly as much as
-all of them do (`reweighted`), in three quarters of the time."""
+"""How importance weights enter an M-step: one of 8 samples teaches the decoder as much as all of
+them do (`reweighted`), on MNIST in three quarters of the time."""
 
 
 # -- GFlowNet-EM -----------------------------------------------------------------------------------
