@@ -19,9 +19,9 @@ class WarmStart(MinibatchEM):
     """Learns through relaxed codes for a share of the updates, and by GFlowNet-EM from there.
 
     At first the gradient through the decoder teaches much faster than rewards do; in the end what
-    counts are codes, and relaxed ones are not quite that. An update on codes costs several times
-    as much, so that few are best. Policy, model, optimisers and schedules of learning rates go
-    through both; log Z(x) is centred where GFlowNet-EM begins.
+    counts are codes, and relaxed ones are not quite that. Relaxed for long, few images are learned
+    by heart, while dreams keep the policy from doing so. Policy, model, optimisers and schedules
+    of learning rates go through both; log Z(x) is centred where GFlowNet-EM begins.
 
     Attributes:
         relaxed_updates: How many updates relax codes.
@@ -40,7 +40,7 @@ class WarmStart(MinibatchEM):
         rounds: int,
         batch_size: int = 32,
         samples_per_x: int = 8,
-        relaxed_share: float = 0.94,
+        relaxed_share: float = 0.5,
         relaxed: RelaxedELBO | None = None,
         policy_rate: Schedule | float | None = None,
         partition_rate: Schedule | float = 1e-2,
@@ -65,7 +65,7 @@ class WarmStart(MinibatchEM):
             relaxed_share: The share of the updates that relax codes.
             relaxed: What they maximise; `annealed` over them by default.
             policy_rate: Adam's learning rate of the policy; by default 1e-3, falling to a twentieth
-                of it over the last tenth of the updates.
+                of it over the last fifth of the updates.
             partition_rate: That of log Z.
             model_rate: That of the model; the same by default.
             exploration: Where trajectories come from; on-policy by default.
@@ -83,7 +83,7 @@ class WarmStart(MinibatchEM):
                 f"A WarmStart needs a relaxed_share between 0 and 1; got {relaxed_share}."
             )
         self.relaxed_updates = max(1, round(relaxed_share * num_updates))
-        rate = falling(1e-3, round(0.9 * num_updates), num_updates)
+        rate = falling(1e-3, round(0.8 * num_updates), num_updates)
         super().__init__(
             model, policy, objective, num_updates=num_updates, rounds=rounds,
             batch_size=batch_size, samples_per_x=samples_per_x,

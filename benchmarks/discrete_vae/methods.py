@@ -109,12 +109,15 @@ def gflownet_em(
 
 def warm_gflownet_em(
     problem: Problem,
-    relaxed_share: float = 0.8,
-    sleep: float = 0.5,
-    sleep_weight: float = 3.0,
+    relaxed_share: float = 0.5,
+    sleep: float = 1.0,
+    sleep_weight: float = 10.0,
     m_step: str = WEIGHTED,
 ) -> WarmStart:
     """GFlowNet-EM from where Gumbel-softmax has brought the same policy and model.
+
+    What relaxed codes and few images have taught a policy, it knows by heart: on images that it has
+    not seen it misses codes. Dreams, of which there are ever new ones, teach it those.
 
     Args:
         problem: What is learned.
