@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.discrete_vae import report
 from benchmarks.discrete_vae.judgement import is_collapsed
 from benchmarks.discrete_vae.lines import LINES
 from benchmarks.discrete_vae.methods import dvae_methods
+from benchmarks.discrete_vae.pictures import draw_curves
 from benchmarks.discrete_vae.report import HEADERS, make_rows
 from benchmarks.discrete_vae.results import DVAEResult
 from benchmarks.discrete_vae.sweep import Options, presets
@@ -471,6 +473,21 @@ def test_the_pictures_are_not_blank(whole_run, name):
     drawn = (pixels != pixels[0, 0]).any(-1)
     assert min(pixels.shape[:2]) > 400
     assert 0.003 < drawn.mean() < 0.9
+
+
+def test_curves_fill_the_picture_after_their_steep_start():
+    nll = np.array([[200.0, 84.0, 82.0, 81.0, 80.0]])
+    result = found("gflownet-em", nll)
+    curves = {"nll": nll, "below_marginal": 212.0 - nll, "minibatches": np.arange(1.0, 6.0)[None]}
+    figure = draw_curves([replace(result, curves=curves | {"cpu_seconds": curves["minibatches"]})])
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert 79.0 < low < 80.0
+        assert 84.0 < high < 85.0
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "gflownet-em", "independent pixels: 212.0",
+    ]  # fmt: skip
 
 
 def test_every_method_has_a_line_of_its_own():
