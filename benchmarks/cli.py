@@ -125,8 +125,8 @@ def _dispatch(arguments: list[str]) -> int:
     merge = commands.add_parser(
         "merge",
         help="make one run of several",
-        description="Make one run of several that differ in their methods or seeds alone, such as "
-        "one of a new method and one of the methods it is compared with.",
+        description="Make one run of several that differ in methods, their time or seeds alone, "
+        "such as one of a new method and one of the methods it is compared with.",
     )
     merge.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="the runs' folders")
     merge.add_argument(

@@ -1,4 +1,4 @@
-"""Makes one run of several that differ in their methods or seeds alone."""
+"""Makes one run of several that differ in methods, their time or seeds alone."""
 
 import dataclasses
 import shutil

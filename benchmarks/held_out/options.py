@@ -64,12 +64,17 @@ class HeldOutOptions:
 
 OptionsT = TypeVar("OptionsT", bound=HeldOutOptions)
 
-MAY_DIFFER = ("methods", "seeds", "first_seed", "updates", "data")
-"""Between runs that are merged; the data are compared themselves, wherever they lie."""
+MAY_DIFFER = ("methods", "seeds", "first_seed", "updates", "cpu_minutes", "data")
+"""Between runs that are merged; the data are compared themselves, wherever they lie.
+
+Methods may have been given different CPU-minutes, each what it does best with: tables show them."""
 
 
 def merge_options(all_options: Sequence[OptionsT]) -> OptionsT:
     """Puts the methods and the seeds of several runs together.
+
+    Returns:
+        Options of all methods and seeds, with each method's updates and the most CPU-minutes.
 
     Raises:
         UserError: If the runs differ in anything else.
@@ -96,5 +101,5 @@ def merge_options(all_options: Sequence[OptionsT]) -> OptionsT:
     end = max(options.first_seed + options.seeds for options in all_options)
     return replace(
         first, methods=tuple(updates), updates=tuple(updates.values()), first_seed=begin,
-        seeds=end - begin,
+        seeds=end - begin, cpu_minutes=max(options.cpu_minutes for options in all_options),
     )  # fmt: skip

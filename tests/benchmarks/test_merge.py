@@ -104,6 +104,15 @@ def test_runs_of_several_commits_and_machines_are_told_apart(tmp_path, capsys, r
     assert f"commits {'a' * 12}{SEVERAL}{'b' * 12}" in page
 
 
+def test_methods_may_have_been_given_different_times(tmp_path, data, runs):
+    task, folder = start(tmp_path / "longer", data, methods=OTHER, updates=(20,), cpu_minutes=3.0)
+    run_task(task, folder)
+    merged, *_ = merge_runs([runs["one"], folder.path], tmp_path / "merged")
+    options = merged.read_json("config.json")["options"]
+    assert options["updates"] == [12, 20, 20]
+    assert options["cpu_minutes"] == 3.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
