@@ -19,6 +19,8 @@ LINES = {
     "mean-field": Line("#E69F00", "--", "^"),
     "gflownet-em-warm": Line("#D55E00", (0, (10, 1)), "<"),
     "gflownet-em-no-sleep": Line("#882255", (0, (1, 1)), "1"),
+    "gflownet-em-dreams": Line("#EE7733", (0, (12, 2)), "."),
+    "reweighted-wake-sleep-dreams": Line("#BBBBBB", (0, (1, 2)), "4"),
     "gflownet-em-reweighted": Line("#6699CC", (0, (3, 2)), "3"),
     "gflownet-em-equal": Line("#DDCC77", (0, (6, 2)), "2"),
     "vimco": Line("#661100", (0, (3, 1, 1, 1)), "p"),

@@ -39,6 +39,7 @@ dvae_methods.register(
     "gflownet-em-global-z", f"{_HERE}:gflownet_em", objective="tb", partition="global"
 )
 dvae_methods.register("gflownet-em-no-sleep", f"{_HERE}:gflownet_em", sleep=0.0)
+dvae_methods.register("gflownet-em-dreams", f"{_HERE}:gflownet_em", sleep=1.0, sleep_weight=10.0)
 dvae_methods.register("gflownet-em-reweighted", f"{_HERE}:gflownet_em", m_step="reweighted")
 dvae_methods.register("gflownet-em-equal", f"{_HERE}:gflownet_em", m_step="all")
 dvae_methods.register("gflownet-em-sampled", f"{_HERE}:gflownet_em", m_step="sampled")
@@ -50,6 +51,7 @@ dvae_methods.register("paper-greedy", f"{_HERE}:paper", m_step="greedy")
 dvae_methods.register("reinforce", f"{_HERE}:reinforce")
 dvae_methods.register("mean-field", f"{_HERE}:reinforce", autoregressive=False)
 dvae_methods.register("reweighted-wake-sleep", f"{_HERE}:reweighted_wake_sleep")
+dvae_methods.register("reweighted-wake-sleep-dreams", f"{_HERE}:reweighted_wake_sleep", sleep=1.0)
 dvae_methods.register("vimco", f"{_HERE}:vimco")
 dvae_methods.register("gumbel-softmax", f"{_HERE}:gumbel_softmax")
 dvae_methods.register(
@@ -216,16 +218,26 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
-def reweighted_wake_sleep(problem: Problem, m_step: str = WEIGHTED, **training: Any) -> MinibatchEM:
+def reweighted_wake_sleep(
+    problem: Problem,
+    sleep: float = 0.0,
+    sleep_weight: float = 10.0,
+    m_step: str = WEIGHTED,
+    **training: Any,
+) -> MinibatchEM:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model.
 
     Args:
         problem: What is learned.
+        sleep: The share of updates whose policy learns from dreams of the model too, the sleep
+            update beside the wake one.
+        sleep_weight: What the loss on dreams counts.
         m_step: What the model learns from; see `MinibatchEM`.
         **training: See `amortised_em`.
     """
     policy = problem.make_policy()
-    return amortised_em(problem, policy, ReweightedWake(), m_step=m_step, **training)
+    dreams = SleepPhase(sleep, sleep_weight) if sleep else None
+    return amortised_em(problem, policy, ReweightedWake(), sleep=dreams, m_step=m_step, **training)
 
 
 def vimco(problem: Problem, **training: Any) -> MinibatchEM:
