@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from algorithms.minibatch_learner import MinibatchLearner
+from algorithms.sleep_phase import SleepPhase
 from benchmarks import cli, runner
 from benchmarks.discrete_vae import learner as learner_module
 from benchmarks.discrete_vae import report
@@ -548,6 +549,22 @@ def test_presets_can_be_served():
     for preset in presets.values():
         Options(**preset).check()
     assert Options(**presets["paper"]).methods == ("paper",)
+
+
+@pytest.mark.parametrize(
+    ("method", "sleep"),
+    [
+        ("gflownet-em-dreams", SleepPhase(1.0, 10.0)),
+        ("gflownet-em-warm", SleepPhase(1.0, 10.0)),
+        ("reweighted-wake-sleep-dreams", SleepPhase(1.0, 10.0)),
+        ("gflownet-em", SleepPhase(0.5, 3.0)),
+        ("gflownet-em-no-sleep", None),
+        ("reweighted-wake-sleep", None),
+    ],
+)
+def test_how_often_and_how_heavily_methods_dream(data, method, sleep):
+    task = tiny_task(data, methods=(method,))
+    assert task.make_learner(task.cells[0]).learner.sleep == sleep
 
 
 def test_the_default_run_has_exact_likelihoods():
