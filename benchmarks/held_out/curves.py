@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from benchmarks.em.lines import Line
 from benchmarks.held_out.results import MethodResult
+from benchmarks.report.ticks import plain_ticks
 
 DPI = 110
 """Of every picture of a run."""
@@ -35,3 +38,5 @@ def plot_curves(
             at, values.min(0), values.max(0), color=line.colour, alpha=0.15, linewidth=0
         )
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # numbers of mini-batches are long
+    plain_ticks(axes.xaxis)

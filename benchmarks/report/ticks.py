@@ -1,4 +1,4 @@
-"""Logarithmic axes with numbers that people read."""
+"""Axes with numbers that people read."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ALMOST_LINEAR = 4.0
 
 
 def plain_ticks(axis: Any) -> None:
-    """Labels a logarithmic axis with plain numbers."""
+    """Labels an axis, logarithmic or not, with plain numbers."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())
 
