@@ -103,7 +103,8 @@ def gflownet_em(
         problem.make_policy(partition, autoregressive),
         objectives.make(objective),
         exploration=EpsilonUniform(epsilon) if epsilon else OnPolicy(),
-        sleep=SleepPhase(sleep, sleep_weight) if sleep else None,
+        sleep=sleep,
+        sleep_weight=sleep_weight,
         m_step=m_step,
         **training,
     )
@@ -218,26 +219,18 @@ def reinforce(problem: Problem, autoregressive: bool = True, **training: Any) ->
     return amortised_em(problem, policy, ReverseKL(), **training)
 
 
-def reweighted_wake_sleep(
-    problem: Problem,
-    sleep: float = 0.0,
-    sleep_weight: float = 10.0,
-    m_step: str = WEIGHTED,
-    **training: Any,
-) -> MinibatchEM:
+def reweighted_wake_sleep(problem: Problem, m_step: str = WEIGHTED, **training: Any) -> MinibatchEM:
     """Reweighted wake-sleep: importance-weighted samples train the policy and the model.
+
+    The policy's wake update alone; with `sleep`, its sleep update beside it.
 
     Args:
         problem: What is learned.
-        sleep: The share of updates whose policy learns from dreams of the model too, the sleep
-            update beside the wake one.
-        sleep_weight: What the loss on dreams counts.
         m_step: What the model learns from; see `MinibatchEM`.
         **training: See `amortised_em`.
     """
     policy = problem.make_policy()
-    dreams = SleepPhase(sleep, sleep_weight) if sleep else None
-    return amortised_em(problem, policy, ReweightedWake(), sleep=dreams, m_step=m_step, **training)
+    return amortised_em(problem, policy, ReweightedWake(), m_step=m_step, **training)
 
 
 def vimco(problem: Problem, **training: Any) -> MinibatchEM:
@@ -254,6 +247,8 @@ def amortised_em(
     rate: float = RATE,
     partition_rate: float = 1e-2,
     samples_per_x: int = 8,
+    sleep: float = 0.0,
+    sleep_weight: float = 10.0,
     **training: Any,
 ) -> MinibatchEM:
     """Makes EM on mini-batches whose prior learns later and whose rates fall in the end.
@@ -265,6 +260,8 @@ def amortised_em(
         rate: Adam's, of policy and model, until it falls.
         partition_rate: That of log Z.
         samples_per_x: Trajectories for each image.
+        sleep: The share of updates whose policy learns from dreams of the model too.
+        sleep_weight: What the loss on dreams counts.
         **training: See `MinibatchEM`.
     """
     return MinibatchEM(
@@ -275,6 +272,7 @@ def amortised_em(
         policy_rate=problem.slowed(rate),
         partition_rate=problem.slowed(partition_rate),
         model_rate=problem.slowed(rate),
+        sleep=SleepPhase(sleep, sleep_weight) if sleep else None,
         late=problem.model.prior,
         late_from=round(PRIOR_FROM * problem.num_updates),
         **problem.schedule,
