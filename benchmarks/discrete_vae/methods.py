@@ -39,7 +39,7 @@ dvae_methods.register(
     "gflownet-em-global-z", f"{_HERE}:gflownet_em", objective="tb", partition="global"
 )
 dvae_methods.register("gflownet-em-no-sleep", f"{_HERE}:gflownet_em", sleep=0.0)
-dvae_methods.register("gflownet-em-dreams", f"{_HERE}:gflownet_em", sleep=1.0, sleep_weight=10.0)
+dvae_methods.register("gflownet-em-dreams", f"{_HERE}:gflownet_em", sleep=1.0, sleep_weight=30.0)
 dvae_methods.register("gflownet-em-reweighted", f"{_HERE}:gflownet_em", m_step="reweighted")
 dvae_methods.register("gflownet-em-equal", f"{_HERE}:gflownet_em", m_step="all")
 dvae_methods.register("gflownet-em-sampled", f"{_HERE}:gflownet_em", m_step="sampled")

@@ -554,7 +554,7 @@ def test_presets_can_be_served():
 @pytest.mark.parametrize(
     ("method", "sleep"),
     [
-        ("gflownet-em-dreams", SleepPhase(1.0, 10.0)),
+        ("gflownet-em-dreams", SleepPhase(1.0, 30.0)),
         ("gflownet-em-warm", SleepPhase(1.0, 10.0)),
         ("reweighted-wake-sleep-dreams", SleepPhase(1.0, 10.0)),
         ("gflownet-em", SleepPhase(0.5, 3.0)),
